@@ -1,0 +1,47 @@
+//! tintype: the machines you already own, as one encrypted vault for pictures.
+//!
+//! # The rooms, and who may use whom
+//! ```text
+//! main                                arguments -> run -> exit code
+//! cli                                 one file per command
+//! api                                 the one door for the command line and tests
+//! node, client                        conduct: a node; a client
+//! net, disk                           do: the only room with libp2p; the only one with files and redb
+//! proto, seal                         decide; encrypt: pure, no clock, no socket, no file, no randomness
+//! model                               the nouns, their encodings, every bound
+//! ```
+//! Imports go down only, and may skip rows; rooms of one row do not see each other. `tests/it/layers.rs`
+//! keeps it so. Only `net` names libp2p, quinn and rustls, only `disk` names redb and the home's files,
+//! only `cli` names clap and anyhow. What the pure rooms need of the world, a time or random bytes, is an
+//! argument.
+//!
+//! # How one put travels
+//! 1. `cli::put` finds the files and their names; `client::files` opens each and looks whether it is whole.
+//! 2. `client::put` cuts it into chunks of 1 MiB and lets `seal::chunk` encrypt them; a chunk's name is the
+//!    hash of its ciphertext, so what is stored already is not sent again.
+//! 3. `client::upload` sends each chunk once, over `net::bulk`, to the first holder of its
+//!    `proto::placement`.
+//! 4. There `node::bodies` has `disk` write it and passes it on to the next holder while it still comes in.
+//!    A receipt names the nodes that have it durably; two are enough, the third copy follows.
+//! 5. The client reads the object's register from its home proposer, lets `seal::manifest` make the next
+//!    version's manifest, sends that like a chunk, signs the new register value and sends it to any node.
+//! 6. `node::serve` checks the signature and hands the value to `proto::chunkpaxos`, whose home proposer
+//!    has a majority of the object's acceptors accept it. Each promise is on disk before it is spoken.
+//! 7. The answer says how many copies are durable and how many machines may be lost (`survives`).
+//!
+//! # Decisions
+//! - **Machines decide, conductors do.** Everything in `proto` is a state machine without I/O: event and
+//!   time in, actions out. `node::event_loop` feeds them, `node::execute` carries the actions out. So a
+//!   test can drive whole clusters through every schedule.
+//! - **One consensus per object.** A register per object and no log: writes of different objects never wait
+//!   for each other, and no leader's death stops them.
+//! - **The client encrypts and signs.** A node cannot read, forge or rename; it checks ids and signatures
+//!   only.
+//! - **Admission is part of the transport.** A peer without the cluster's key meets no protocol at all.
+//! - **Persist, then speak.** One thread writes promises, votes and small bodies, one durable batch at a
+//!   time. After a failed sync the node stops.
+//! - **Everything is bounded**, each bound in [`model::limits`] with its reason. Full is an answer, not a
+//!   wait.
+//! - **Nothing is deleted yet.** `rm` writes a tombstone.
+
+pub mod model;

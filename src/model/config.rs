@@ -1,0 +1,649 @@
+//! Configuration: every knob as plain data, and how one layer over another decides each.
+//!
+//! `config/default.toml`, embedded here, is the manual: every knob, its default and the reason. This file
+//! never reads a file or the environment; `cli` brings their text in.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use toml::{Table, Value};
+
+use super::limits;
+
+/// The manual and the lowest layer.
+pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
+
+/// What the environment's names of knobs begin with.
+pub const ENVIRONMENT_PREFIX: &str = "TINTYPE_";
+
+/// Every knob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This machine as a node.
+    pub node: Node,
+    /// How nodes find each other.
+    pub network: Network,
+    /// How pictures are stored.
+    pub put: Put,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// This machine as a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Display name; empty = the machine's.
+    pub name: String,
+    /// Address to listen on; none = all, both families.
+    pub listen: Listen,
+    /// UDP port.
+    pub port: Port,
+    /// Machines that found the cluster together.
+    pub expect: u32,
+    /// Bytes that may be stored.
+    pub capacity: Capacity,
+    /// Free space that is left alone.
+    pub reserve: Size,
+}
+
+/// How nodes find each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Addresses to call, `host:port` or a multiaddr.
+    pub bootstrap: Vec<String>,
+    /// Whether multicast DNS is used.
+    pub mdns: bool,
+}
+
+/// How pictures are stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Put {
+    /// Copies of each object.
+    pub copies: u8,
+    /// Whether pictures that decode get a small one.
+    pub thumbnail: bool,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// A level or a list of `target=level`.
+    pub level: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Layered::new().finish().expect("default.toml is whole, which a test holds").config
+    }
+}
+
+// ---- the kinds of values ----
+
+/// The address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Every address of the machine, IPv4 and IPv6.
+    All,
+    /// One address.
+    One(IpAddr),
+}
+
+/// The UDP port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// [`limits::DEFAULT_PORT`], or the one that the home keeps; a fresh home may pick a free one.
+    Auto,
+    /// Any free one, another at each start.
+    Free,
+    /// This one; taken is an error.
+    Given(u16),
+}
+
+/// How much a node may store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capacity {
+    /// All of the disk but the reserve.
+    All,
+    /// This many bytes.
+    Bytes(u64),
+}
+
+/// A number of bytes, written as a number or as `20 GB`, `1.5 TiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+const UNITS: [(&str, u64); 9] = [
+    ("B", 1),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("KIB", 1 << 10),
+    ("MIB", 1 << 20),
+    ("GIB", 1 << 30),
+    ("TIB", 1 << 40),
+];
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    /// Reads `500000`, `20 GB` (powers of 1000), `1.5TiB` (powers of 1024); one letter is enough (`20G` =
+    /// `20 GB`).
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let wrong = || format!("{text:?} is not a size such as 500 GB, 1 TiB or 20G");
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = (&text[..digits], text[digits..].trim().to_ascii_uppercase());
+        let factor = UNITS
+            .iter()
+            .find(|(name, _)| {
+                *name == unit || (unit.len() == 1 && name.len() == 2 && name.starts_with(&unit))
+            })
+            .map_or_else(|| if unit.is_empty() { Some(1) } else { None }, |(_, factor)| Some(*factor))
+            .ok_or_else(wrong)?;
+        scaled(number, factor).map(Size).ok_or_else(wrong)
+    }
+}
+
+/// A decimal number times a factor, exactly; none if it is no number or too large.
+fn scaled(number: &str, factor: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || fraction.len() > 6 || (number.contains('.') && fraction.is_empty()) {
+        return None;
+    }
+    let mut bytes = whole.parse::<u64>().ok()?.checked_mul(factor)?;
+    if !fraction.is_empty() {
+        let parts = u128::from(fraction.parse::<u64>().ok()?) * u128::from(factor);
+        let tens = 10u128.pow(u32::try_from(fraction.len()).ok()?);
+        bytes = bytes.checked_add(u64::try_from(parts / tens).ok()?)?;
+    }
+    Some(bytes)
+}
+
+impl fmt::Display for Size {
+    /// The shortest exact form that [`Size`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const EXACT: [(&str, u64); 6] = [
+            ("TiB", 1 << 40),
+            ("TB", 1_000_000_000_000),
+            ("GiB", 1 << 30),
+            ("GB", 1_000_000_000),
+            ("MiB", 1 << 20),
+            ("MB", 1_000_000),
+        ];
+        match EXACT.iter().find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor)) {
+            Some((unit, factor)) => write!(f, "{} {unit}", self.0 / factor),
+            None => write!(f, "{} B", self.0),
+        }
+    }
+}
+
+/// A value that people may write as a text or as a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TextOrNumber {
+    Number(i64),
+    Text(String),
+}
+
+fn text_of<'de, D: Deserializer<'de>>(deserializer: D, wanted: &str) -> Result<String, D::Error> {
+    match TextOrNumber::deserialize(deserializer) {
+        Ok(TextOrNumber::Number(number)) => Ok(number.to_string()),
+        Ok(TextOrNumber::Text(text)) => Ok(text),
+        Err(_) => Err(de::Error::custom(format!("it wants {wanted}"))),
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_of(deserializer, "a size such as \"1 GiB\"")?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Capacity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = text_of(deserializer, "a size such as \"500 GB\", or \"all\"")?;
+        match text.trim() {
+            "all" => Ok(Self::All),
+            size => size.parse().map(|Size(bytes)| Self::Bytes(bytes)).map_err(de::Error::custom),
+        }
+    }
+}
+
+impl Serialize for Capacity {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_str("all"),
+            Self::Bytes(bytes) => Size(*bytes).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = text_of(deserializer, "a port from 0 to 65535, or \"auto\"")?;
+        match (text.trim(), text.trim().parse::<u16>()) {
+            ("auto", _) => Ok(Self::Auto),
+            (_, Ok(0)) => Ok(Self::Free),
+            (_, Ok(port)) => Ok(Self::Given(port)),
+            _ => Err(de::Error::custom(format!("{text:?} is not a port from 0 to 65535, nor \"auto\""))),
+        }
+    }
+}
+
+impl Serialize for Port {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Free => serializer.serialize_u16(0),
+            Self::Given(port) => serializer.serialize_u16(*port),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.trim().is_empty() {
+            return Ok(Self::All);
+        }
+        let bare = text.trim().trim_start_matches('[').trim_end_matches(']');
+        bare.parse().map(Self::One).map_err(|_| {
+            de::Error::custom(format!("{text:?} is not an IP address of this machine, such as 192.168.1.20"))
+        })
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_str(""),
+            Self::One(address) => serializer.collect_str(address),
+        }
+    }
+}
+
+// ---- the layers ----
+
+/// Who decided a knob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `default.toml`.
+    Default,
+    /// This file.
+    File(String),
+    /// This variable of the environment.
+    Environment(String),
+    /// This flag.
+    Flag(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(name) | Self::Environment(name) | Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// What is wrong with a configuration; names the file, variable or flag, and the key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The text is not TOML.
+    #[error("{origin} is not a configuration file: {reason}")]
+    Syntax { origin: String, reason: String },
+    /// There is no such knob.
+    #[error("{origin} has an unknown key {key:?}")]
+    UnknownKey { origin: String, key: String, known: String },
+    /// A knob cannot have this value.
+    #[error("{origin}: {key} cannot be {value}: {reason}")]
+    Value { origin: String, key: String, value: String, reason: String },
+}
+
+impl ConfigError {
+    /// What to do about it, one sentence without a full stop.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Syntax { origin, .. } => format!("mend {origin}, or move it away to use the defaults"),
+            Self::UnknownKey { origin, known, .. } => {
+                format!("take it out of {origin}, or use one of: {known}")
+            }
+            Self::Value { origin, key, .. } => {
+                format!("give {key} another value in {origin}, or leave it out to use the default")
+            }
+        }
+    }
+}
+
+/// A whole configuration and who decided each knob.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effective {
+    /// The values.
+    pub config: Config,
+    values: BTreeMap<String, (Value, Source)>,
+}
+
+impl Effective {
+    /// Every knob as (`section.key`, value in TOML, who decided), in the order of their names.
+    pub fn knobs(&self) -> impl Iterator<Item = (&str, &Value, &Source)> {
+        self.values.iter().map(|(key, (value, source))| (key.as_str(), value, source))
+    }
+
+    /// Who decided this knob (`section.key`).
+    pub fn source(&self, key: &str) -> Option<&Source> {
+        self.values.get(key).map(|(_, source)| source)
+    }
+}
+
+/// Layers being laid: begin with [`Layered::new`], then file, environment and flags in this order.
+#[derive(Clone, Debug)]
+pub struct Layered {
+    defaults: Table,
+    table: Table,
+    sources: BTreeMap<String, Source>,
+    config: Config,
+}
+
+impl Default for Layered {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Layered {
+    /// The defaults.
+    pub fn new() -> Self {
+        let table: Table = DEFAULT_TOML.parse().expect("default.toml is TOML, which a test holds");
+        let sources = known_keys(&table).into_iter().map(|key| (key, Source::Default)).collect();
+        let config = read(&table).expect("default.toml has every knob, which a test holds");
+        Self { defaults: table.clone(), table, sources, config }
+    }
+
+    /// Lays the text of a file over what is there; `name` is what people call it.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; nothing else of the file counts then.
+    pub fn file(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
+        let origin = Source::File(name.to_owned());
+        let syntax = |reason: String| ConfigError::Syntax { origin: name.to_owned(), reason };
+        let table: Table = text.parse().map_err(|e: toml::de::Error| syntax(one_line(&e.to_string())))?;
+        for (section, value) in table {
+            match value {
+                Value::Table(keys) if self.table.contains_key(&section) => {
+                    for (key, value) in keys {
+                        self.set(&format!("{section}.{key}"), value, origin.clone())?;
+                    }
+                }
+                Value::Table(_) => return Err(self.unknown(name, &format!("[{section}]"))),
+                _ => return Err(self.unknown(name, &section)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays one variable of the environment over what is there. Its name begins with [`ENVIRONMENT_PREFIX`].
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn environment(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
+        let Some(key) = self.sources.keys().find(|key| environment_name(key) == name).cloned() else {
+            return Err(self.unknown("the environment", name));
+        };
+        self.environment_as(name, &key, text)
+    }
+
+    /// Lays a variable that has another name than the knob (`RUST_LOG`) over what is there.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn environment_as(&mut self, name: &str, key: &str, text: &str) -> Result<(), ConfigError> {
+        let value = if self.sources.contains_key(key) { value_like(self.at(key), text) } else { text.into() };
+        self.set(key, value, Source::Environment(name.to_owned()))
+    }
+
+    /// Lays one flag over what is there.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn flag(&mut self, flag: &str, key: &str, value: impl Into<Value>) -> Result<(), ConfigError> {
+        self.set(key, value.into(), Source::Flag(flag.to_owned()))
+    }
+
+    /// All layers are laid: the values, checked together.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn finish(self) -> Result<Effective, ConfigError> {
+        let values = self.sources.iter().map(|(key, s)| (key.clone(), (self.at(key).clone(), s.clone())));
+        Ok(Effective { values: values.collect(), config: self.config.clone() })
+    }
+
+    fn set(&mut self, key: &str, value: Value, source: Source) -> Result<(), ConfigError> {
+        let known = key.split_once('.').filter(|_| self.sources.contains_key(key));
+        let Some((section, name)) = known else {
+            return Err(self.unknown(&source.to_string(), key));
+        };
+        if let Some(Value::Table(keys)) = self.table.get_mut(section) {
+            keys.insert(name.to_owned(), value);
+        }
+        self.sources.insert(key.to_owned(), source);
+        match read(&self.table).and_then(|config| check(&config).map(|()| config)) {
+            Ok(config) => {
+                self.config = config;
+                Ok(())
+            }
+            // What the reader says of a wrong type is in the words of programmers.
+            Err(reason) if reason.starts_with("invalid ") => {
+                Err(self.refused(key, format!("it wants {}", kind(&self.defaults[section][name]))))
+            }
+            Err(reason) => Err(self.refused(key, reason)),
+        }
+    }
+
+    fn at(&self, key: &str) -> &Value {
+        let (section, name) = key.split_once('.').expect("keys are made of section and name");
+        &self.table[section][name]
+    }
+
+    fn refused(&self, key: &str, reason: String) -> ConfigError {
+        let origin = self.sources.get(key).map_or_else(String::new, ToString::to_string);
+        ConfigError::Value { origin, key: key.to_owned(), value: self.at(key).to_string(), reason }
+    }
+
+    fn unknown(&self, origin: &str, key: &str) -> ConfigError {
+        let section = key.split_once('.').map_or("", |(section, _)| section);
+        let environment = key.starts_with(ENVIRONMENT_PREFIX);
+        let known: Vec<String> = match self.table.get(section).and_then(Value::as_table) {
+            Some(keys) => keys.keys().map(|name| format!("{section}.{name}")).collect(),
+            None if environment => self.sources.keys().map(|key| environment_name(key)).collect(),
+            None => self.table.keys().map(|section| format!("[{section}]")).collect(),
+        };
+        ConfigError::UnknownKey { origin: origin.to_owned(), key: key.to_owned(), known: known.join(", ") }
+    }
+}
+
+/// The environment's name of a knob: `node.name` is `TINTYPE_NODE_NAME`.
+pub fn environment_name(key: &str) -> String {
+    format!("{ENVIRONMENT_PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
+}
+
+fn known_keys(table: &Table) -> Vec<String> {
+    let sections = table.iter().filter_map(|(section, value)| Some((section, value.as_table()?)));
+    sections.flat_map(|(section, keys)| keys.keys().map(move |key| format!("{section}.{key}"))).collect()
+}
+
+/// The environment has only texts: read one as what the knob now is.
+fn value_like(now: &Value, text: &str) -> Value {
+    let list = || text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    match now {
+        Value::Integer(_) => text.trim().parse().map_or_else(|_| text.into(), Value::Integer),
+        Value::Boolean(_) => text.trim().parse().map_or_else(|_| text.into(), Value::Boolean),
+        Value::Array(_) => Value::Array(list().map(Value::from).collect()),
+        _ => text.into(),
+    }
+}
+
+/// What a knob with this default wants, in words.
+fn kind(default: &Value) -> &'static str {
+    match default {
+        Value::Integer(_) => "a whole number within its bounds",
+        Value::Boolean(_) => "true or false",
+        Value::Array(_) => "a list of texts",
+        _ => "a text",
+    }
+}
+
+fn read(table: &Table) -> Result<Config, String> {
+    Config::deserialize(table.clone()).map_err(|e| one_line(e.message()))
+}
+
+/// Bounds of single knobs.
+fn check(config: &Config) -> Result<(), String> {
+    let within = |value: u64, least: u64, most: u64| match (least..=most).contains(&value) {
+        true => Ok(()),
+        false => Err(format!("it may be from {least} to {most}")),
+    };
+    if config.node.name.len() > limits::DISPLAY_NAME_BYTES_MAX {
+        return Err(format!("a name has at most {} bytes", limits::DISPLAY_NAME_BYTES_MAX));
+    }
+    if config.node.name.chars().any(char::is_control) {
+        return Err("a name has no control characters".into());
+    }
+    if config.log.level.trim().is_empty() {
+        return Err("it wants a level such as warn, info or debug".into());
+    }
+    within(u64::from(config.node.expect), 1, limits::MEMBERS_MAX as u64)?;
+    within(u64::from(config.put.copies), 1, 8)?;
+    within(config.network.bootstrap.len() as u64, 0, limits::KNOWN_PEERS_MAX as u64)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file(text: &str) -> Result<Effective, ConfigError> {
+        let mut layers = Layered::new();
+        layers.file("config/tintype.toml", text)?;
+        layers.finish()
+    }
+
+    #[test]
+    fn the_manual_is_whole_and_its_defaults_are_those_of_the_design() {
+        let config = Config::default();
+        assert_eq!(config.node.expect, 1);
+        assert_eq!(config.node.port, Port::Auto);
+        assert_eq!(config.node.listen, Listen::All);
+        assert_eq!(config.node.capacity, Capacity::All);
+        assert_eq!(config.node.reserve.0, limits::DEFAULT_RESERVE_BYTES);
+        assert_eq!((config.put.copies, config.put.thumbnail), (3, true));
+        let table: Table = DEFAULT_TOML.parse().expect("TOML");
+        let written = Table::try_from(&config).expect("a table");
+        assert_eq!(
+            known_keys(&table),
+            known_keys(&written),
+            "each knob is in the manual, and nothing else is"
+        );
+    }
+
+    #[test]
+    fn every_knob_of_the_manual_has_its_reason_above_it() {
+        let mut comment = false;
+        for line in DEFAULT_TOML.lines() {
+            if line.contains(" = ") && !line.starts_with('#') {
+                assert!(comment, "{line} has no comment above it");
+            }
+            comment = line.starts_with('#');
+        }
+    }
+
+    #[test]
+    fn a_flag_is_over_the_environment_over_the_file_over_the_default() {
+        let mut layers = Layered::new();
+        layers.file("f.toml", "[node]\nexpect = 3\nname = \"desk\"\nreserve = 5\n[put]\ncopies = 2").unwrap();
+        layers.environment("TINTYPE_NODE_EXPECT", "4").unwrap();
+        layers.environment("TINTYPE_NODE_NAME", "attic").unwrap();
+        layers.environment("TINTYPE_NETWORK_BOOTSTRAP", "a:1, b:2").unwrap();
+        layers.environment("TINTYPE_NETWORK_MDNS", "false").unwrap();
+        layers.environment("TINTYPE_NODE_PORT", "5000").unwrap();
+        layers.flag("--expect", "node.expect", 5).unwrap();
+        let effective = layers.finish().unwrap();
+        let config = &effective.config;
+        assert_eq!((config.node.expect, config.node.name.as_str(), config.put.copies), (5, "attic", 2));
+        assert_eq!(config.node.reserve, Size(5));
+        assert_eq!(config.network.bootstrap, ["a:1", "b:2"]);
+        assert_eq!((config.network.mdns, config.node.port), (false, Port::Given(5000)));
+        assert_eq!(effective.source("node.expect"), Some(&Source::Flag("--expect".into())));
+        assert_eq!(effective.source("node.name"), Some(&Source::Environment("TINTYPE_NODE_NAME".into())));
+        assert_eq!(effective.source("put.copies"), Some(&Source::File("f.toml".into())));
+        assert_eq!(effective.source("put.thumbnail"), Some(&Source::Default));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_file_and_key() {
+        for (text, words) in [
+            ("[node]\nnam = 1", vec!["config/tintype.toml", "unknown key", "node.nam"]),
+            ("[nodes]\nname = \"x\"", vec!["config/tintype.toml", "unknown key", "[nodes]"]),
+            ("name = \"x\"", vec!["unknown key", "\"name\""]),
+            (
+                "[node]\nexpect = \"three\"",
+                vec!["config/tintype.toml", "node.expect", "three", "whole number"],
+            ),
+            ("[network]\nmdns = \"perhaps\"", vec!["network.mdns", "true or false"]),
+            ("[network]\nbootstrap = \"a:1\"", vec!["network.bootstrap", "a list"]),
+            ("[node]\nexpect = 0", vec!["node.expect", "from 1 to"]),
+            ("[node]\nport = 70000", vec!["node.port", "70000"]),
+            ("[node]\nlisten = \"desk\"", vec!["node.listen", "IP address"]),
+            ("[node]\ncapacity = \"20 XB\"", vec!["node.capacity", "20 XB", "not a size"]),
+            ("[put]\ncopies = -1", vec!["put.copies"]),
+            ("[node", vec!["config/tintype.toml", "not a configuration file"]),
+        ] {
+            let error = with_file(text).expect_err(text);
+            for word in words {
+                assert!(error.to_string().contains(word), "{text:?}: {error} should say {word}");
+            }
+            assert!(!error.to_string().contains('\n') && !error.remedy().is_empty());
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_in_the_environment_is_refused_with_the_known_ones() {
+        let error = Layered::new().environment("TINTYPE_NODE_NAMES", "x").expect_err("unknown");
+        assert!(error.to_string().contains("TINTYPE_NODE_NAMES"), "{error}");
+        assert!(error.remedy().contains("TINTYPE_NODE_NAME,"), "{}", error.remedy());
+    }
+
+    #[test]
+    fn sizes_read_as_people_write_them_and_print_so_that_they_read_again() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("512", 512),
+            ("20G", 20_000_000_000),
+            ("20 GB", 20_000_000_000),
+            ("1.5TiB", 3 << 39),
+            ("1 kib", 1024),
+            ("0.5 MB", 500_000),
+        ] {
+            assert_eq!(text.parse::<Size>(), Ok(Size(bytes)), "{text}");
+            assert_eq!(Size(bytes).to_string().parse::<Size>(), Ok(Size(bytes)), "{text}");
+        }
+        for text in ["", "GB", "1 XB", "-1", "1.", "1..2 GB", "99999999 TB", "1e9", "I", "1 I"] {
+            assert!(text.parse::<Size>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The nouns' own encodings, byte for byte, against `tests/vectors/model.txt`.
+//!
+//! Registers and manifests have their vectors in `seal`, which alone can sign and seal them.
+
+use serde_bytes::ByteBuf;
+
+use super::{
+    hello::{BootMark, Hello, Kind, KnownPeer, Side},
+    id::{BodyId, FoundingId, Incarnation, ObjectId, OwnerKey, PeerId, ProcessId},
+    member::{Founding, Member},
+    register::RawRegister,
+    rpc::{BodyState, Commit, ListRequest, RecordInfo, RecordPage, Request, Response},
+};
+
+const FILE: &str = include_str!("../../tests/vectors/model.txt");
+
+fn peer(byte: u8) -> PeerId {
+    let secret = libp2p_identity::ed25519::SecretKey::try_from_bytes([byte; 32]).expect("a seed");
+    let keypair = libp2p_identity::ed25519::Keypair::from(secret);
+    libp2p_identity::Keypair::from(keypair).public().to_peer_id()
+}
+
+fn hello() -> Hello {
+    let mark = |boot, byte| BootMark { boot, process: ProcessId([byte; 16]) };
+    Hello {
+        format: 1,
+        versions: (1, 1),
+        side: Side::Dialer,
+        kind: Kind::Member,
+        mark: mark(3, 1),
+        known: Some(KnownPeer { mark: mark(300, 2), incarnation: Incarnation([6; 16]) }),
+        incarnation: Some(Incarnation([3; 16])),
+        founding: Some(FoundingId([4; 16])),
+        features: 5,
+        name: "desk".into(),
+        software: "0.1.0".into(),
+        ticket: ByteBuf::new(),
+    }
+}
+
+fn founding() -> Founding {
+    let member = |byte| Member { peer: peer(byte), incarnation: Incarnation([byte; 16]) };
+    Founding::new(FoundingId([4; 16]), vec![member(1), member(2)])
+}
+
+fn requests() -> Vec<(&'static str, Request)> {
+    let object = ObjectId([7; 32]);
+    let list = ListRequest {
+        owner: OwnerKey([8; 32]),
+        nonce: ByteBuf::from(vec![9; 16]),
+        after: Some(object),
+        signature: ByteBuf::from(vec![10; 64]),
+    };
+    vec![
+        ("request_status", Request::Status),
+        ("request_read", Request::Read { object }),
+        ("request_propose", Request::Propose { value: RawRegister(vec![1, 2, 3]) }),
+        ("request_list", Request::List(list)),
+        ("request_offer", Request::Offer { bodies: vec![BodyId([11; 32])] }),
+        ("request_check", Request::Check { bodies: vec![BodyId([11; 32])], read: true }),
+        ("request_scan", Request::ScanSlot { slot: 7, after: None }),
+    ]
+}
+
+fn responses() -> Vec<(&'static str, Response)> {
+    let value = RawRegister(vec![1, 2, 3]);
+    let record =
+        RecordInfo { object: ObjectId([7; 32]), ballot: ByteBuf::from(vec![1]), value: value.clone() };
+    let page = RecordPage { records: vec![record], next: None };
+    let states =
+        vec![BodyState::Missing, BodyState::Good { verified_unix_ms: 5 }, BodyState::Mended, BodyState::Bad];
+    vec![
+        ("response_register", Response::Register { value: Some(value) }),
+        ("response_committed", Response::Committed(Commit { messages: 6, copies: 3 })),
+        ("response_page", Response::Page(page)),
+        ("response_have", Response::Have(vec![true, false])),
+        ("response_checked", Response::Checked(states)),
+        ("response_refused", Response::Refused("no".into())),
+    ]
+}
+
+#[test]
+fn the_encodings_are_those_of_the_file() {
+    let mut encoded = vec![("hello", hello().encode()), ("founding", founding().encode())];
+    encoded.extend(requests().into_iter().map(|(name, request)| (name, request.encode())));
+    encoded.extend(responses().into_iter().map(|(name, response)| (name, response.encode())));
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let expected: Vec<String> =
+        encoded.iter().map(|(name, bytes)| format!("{name} = {}", hex(bytes))).collect();
+    let found: Vec<&str> = FILE.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).collect();
+    assert!(found == expected, "model.txt does not say what was made, which is:\n{}\n", expected.join("\n"));
+}
+
+#[test]
+fn what_was_encoded_is_read_back() {
+    assert_eq!(Hello::decode(&hello().encode()), Ok(hello()));
+    assert_eq!(Founding::decode(&founding().encode()), Ok(founding()));
+    for (name, request) in requests() {
+        assert_eq!(Request::decode(&request.encode()), Ok(request), "{name}");
+    }
+    for (name, response) in responses() {
+        assert_eq!(Response::decode(&response.encode()), Ok(response), "{name}");
+    }
+}
