@@ -45,3 +45,5 @@
 //! - **Nothing is deleted yet.** `rm` writes a tombstone.
 
 pub mod model;
+
+pub mod seal;
