@@ -46,4 +46,5 @@
 
 pub mod model;
 
+pub mod proto;
 pub mod seal;
