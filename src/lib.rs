@@ -46,5 +46,7 @@
 
 pub mod model;
 
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod disk;
 pub mod proto;
 pub mod seal;
