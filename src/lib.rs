@@ -48,5 +48,7 @@ pub mod model;
 
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod disk;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod net;
 pub mod proto;
 pub mod seal;
