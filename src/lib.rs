@@ -50,5 +50,7 @@ pub mod model;
 pub mod disk;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod net;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod node;
 pub mod proto;
 pub mod seal;

@@ -1,0 +1,466 @@
+//! Bodies in and out: bulk requests, forwarding to further holders, checks, and mending from other members.
+//!
+//! Chunk bytes never pass the node's loop. A body is acknowledged only once it is durable where the answer
+//! says. A bad copy is never given out; a good one replaces it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+
+use crate::{
+    disk::{BodyCheck, Disk, DiskError, PutOutcome},
+    model::{
+        BodyId, PeerId, limits,
+        rpc::{BodyState, Counters},
+    },
+    net::{BulkAnswer, BulkCall, BulkError, BulkRequest, NetHandle, Put},
+    proto::placement::{self, COPIES, Weighted},
+};
+
+/// How often a holder that says "busy" is asked again before another is taken.
+const BUSY_TRIES: u32 = 20;
+/// The pause between two of those.
+const BUSY_PAUSE: Duration = Duration::from_millis(15);
+
+macro_rules! counters {
+    ($($name:ident),*) => {
+        /// What this node counts from its start on; see [`Counters`].
+        #[derive(Debug, Default)]
+        pub(super) struct NodeCounters { $(pub(super) $name: Counter),* }
+    };
+}
+
+counters!(
+    lane_frames_sent,
+    first_hop_bytes,
+    forwarded_bytes,
+    declined,
+    malformed,
+    corrupt_found,
+    corrupt_mended
+);
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn bump(&self) {
+        self.add(1);
+    }
+
+    pub(super) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl NodeCounters {
+    /// Fills in what this room counts.
+    pub(super) fn fill(&self, counters: &mut Counters) {
+        counters.lane_frames_sent = self.lane_frames_sent.get();
+        counters.first_hop_bytes = self.first_hop_bytes.get();
+        counters.forwarded_bytes = self.forwarded_bytes.get();
+        counters.declined = self.declined.get();
+        counters.malformed = self.malformed.get();
+        counters.corrupt_found = self.corrupt_found.get();
+        counters.corrupt_mended = self.corrupt_mended.get();
+    }
+}
+
+/// A node's bodies. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Bodies(Arc<Shared>);
+
+struct Shared {
+    me: PeerId,
+    disk: Disk,
+    net: NetHandle,
+    counters: Arc<NodeCounters>,
+    members: watch::Sender<Vec<Weighted>>,
+    first_hop: Arc<Semaphore>,
+    forwarded: Arc<Semaphore>,
+    shunned: Mutex<BTreeMap<PeerId, Instant>>,
+    wanted: Mutex<BTreeSet<BodyId>>,
+    fetching: AtomicU64,
+    wake: Notify,
+    repairing: AtomicBool,
+    missed: AtomicBool,
+    stopped: AtomicBool,
+}
+
+/// A body's bytes, shared between the disk and the wire.
+struct Shareable(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shareable {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Bodies {
+    /// Begins to serve bulk requests and to fetch what others say belongs here.
+    pub(super) fn start(
+        me: PeerId,
+        disk: Disk,
+        net: NetHandle,
+        counters: Arc<NodeCounters>,
+        calls: mpsc::Receiver<BulkCall>,
+    ) -> Self {
+        let bodies = Self(Arc::new(Shared {
+            me,
+            disk,
+            net,
+            counters,
+            members: watch::channel(Vec::new()).0,
+            first_hop: Arc::new(Semaphore::new(limits::FIRST_HOP_MAX)),
+            forwarded: Arc::new(Semaphore::new(limits::FORWARDED_MAX)),
+            shunned: Mutex::default(),
+            wanted: Mutex::default(),
+            fetching: AtomicU64::new(0),
+            wake: Notify::new(),
+            repairing: AtomicBool::new(false),
+            missed: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        }));
+        tokio::spawn(bodies.clone().serve(calls));
+        tokio::spawn(bodies.clone().fetch_wanted());
+        bodies
+    }
+
+    pub(super) fn set_members(&self, members: Vec<Weighted>) {
+        self.0.members.send_replace(members);
+    }
+
+    pub(super) fn stop(&self) {
+        self.0.stopped.store(true, Ordering::Relaxed);
+        self.0.wake.notify_waiters();
+    }
+
+    /// Whether a repair run has begun and not ended; if not, this one has begun now.
+    pub(super) fn repair_is_running(&self) -> bool {
+        self.0.repairing.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn repair_ended(&self) {
+        self.0.repairing.store(false, Ordering::Relaxed);
+    }
+
+    fn members(&self) -> Vec<Weighted> {
+        self.0.members.borrow().clone()
+    }
+
+    fn order(&self, id: &BodyId) -> Vec<PeerId> {
+        placement::order(&self.members(), id)
+    }
+
+    /// Whether placement wants this body here.
+    pub(super) fn belongs_here(&self, id: &BodyId) -> bool {
+        self.order(id).iter().take(COPIES).any(|peer| *peer == self.0.me)
+    }
+
+    // ---- serving bulk ----
+
+    async fn serve(self, mut calls: mpsc::Receiver<BulkCall>) {
+        while let Some(call) = calls.recv().await {
+            let bodies = self.clone();
+            match call.request {
+                BulkRequest::Put { first_hop, .. } => {
+                    let pool = if first_hop { &self.0.first_hop } else { &self.0.forwarded };
+                    match Arc::clone(pool).try_acquire_owned() {
+                        Ok(permit) => drop(tokio::spawn(async move {
+                            bodies.serve_put(call).await;
+                            drop(permit);
+                        })),
+                        Err(_) => {
+                            self.0.counters.declined.bump();
+                            let _ = call.reply.send(BulkAnswer::Busy);
+                        }
+                    }
+                }
+                BulkRequest::Get { id } => drop(tokio::spawn(async move {
+                    let answer = bodies.serve_get(id).await;
+                    let _ = call.reply.send(answer);
+                })),
+            }
+        }
+    }
+
+    async fn serve_get(&self, id: BodyId) -> BulkAnswer {
+        match self.0.disk.get_body(id).await {
+            Ok(Some(body)) => BulkAnswer::Body(Arc::new(body)),
+            Ok(None) => BulkAnswer::NotHere,
+            Err(DiskError::Corrupt { .. }) => {
+                self.0.counters.corrupt_found.bump();
+                tracing::warn!("the copy of {id} here was corrupt and has been moved aside");
+                self.want(vec![id]);
+                BulkAnswer::Corrupt
+            }
+            Err(_) => BulkAnswer::Busy,
+        }
+    }
+
+    /// Stores here and passes on; answers once as many are durable as were asked for, then goes on to the
+    /// rest.
+    async fn serve_put(&self, call: BulkCall) {
+        let BulkRequest::Put { id, onward, durable, first_hop, .. } = call.request else { return };
+        if self.members().is_empty() {
+            let _ = call.reply.send(BulkAnswer::Refused("this node belongs to no cluster yet".into()));
+            return;
+        }
+        if first_hop {
+            self.0.counters.first_hop_bytes.add(call.body.len() as u64);
+        }
+        let body = Arc::new(call.body);
+        let onward = self.sane_onward(onward, call.peer);
+        let here = self.0.disk.put_body(id, Shareable(Arc::clone(&body)));
+        let wanted = usize::from(durable.max(1));
+        let mut rest = onward.into_iter();
+        let there = self.forward_until(id, &body, &mut rest, wanted - 1);
+        let (here, mut holders) = futures::join!(here, there);
+        let refusal = self.note_put(here, &mut holders);
+        // One that failed here or there is made up for by the next in line.
+        if holders.len() < wanted {
+            let more = self.forward_until(id, &body, &mut rest, wanted - holders.len()).await;
+            holders.extend(more);
+        }
+        let answer = match refusal {
+            Some(refusal) if holders.is_empty() => refusal,
+            _ => BulkAnswer::Stored { holders },
+        };
+        let _ = call.reply.send(answer);
+        let remaining = rest.len();
+        self.forward_until(id, &body, &mut rest, remaining).await;
+    }
+
+    /// Further holders must be members, others than this node and the one that sent it, each once.
+    fn sane_onward(&self, onward: Vec<PeerId>, from: PeerId) -> Vec<PeerId> {
+        let members = self.members();
+        let mut seen = BTreeSet::from([self.0.me, from]);
+        let mut sane: Vec<PeerId> =
+            onward.into_iter().filter(|p| members.iter().any(|m| m.peer == *p) && seen.insert(*p)).collect();
+        sane.sort_by_key(|peer| self.is_shunned(peer));
+        sane
+    }
+
+    /// One that failed is passed over for a while: many bodies must not each wait for it.
+    fn shun(&self, peer: PeerId) {
+        let until = Instant::now() + Duration::from(limits::SHUN);
+        self.0.shunned.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, until);
+    }
+
+    fn is_shunned(&self, peer: &PeerId) -> bool {
+        let shunned = self.0.shunned.lock().unwrap_or_else(PoisonError::into_inner);
+        shunned.get(peer).is_some_and(|until| *until > Instant::now())
+    }
+
+    /// Counts what came of the own put; the answer is what to say if nobody else has it.
+    fn note_put(&self, here: Result<PutOutcome, DiskError>, holders: &mut Vec<PeerId>) -> Option<BulkAnswer> {
+        match here {
+            Ok(outcome) => {
+                if outcome == PutOutcome::Mended {
+                    self.0.counters.corrupt_found.bump();
+                    self.0.counters.corrupt_mended.bump();
+                }
+                holders.insert(0, self.0.me);
+                None
+            }
+            Err(error) => {
+                self.0.counters.declined.bump();
+                tracing::debug!("a body was declined: {error}");
+                Some(if error.is_full() { BulkAnswer::Full } else { BulkAnswer::Busy })
+            }
+        }
+    }
+
+    /// Passes a body on to one after the other of `onward` until `wanted` have it durably.
+    async fn forward_until(
+        &self,
+        id: BodyId,
+        body: &Arc<Vec<u8>>,
+        onward: &mut std::vec::IntoIter<PeerId>,
+        wanted: usize,
+    ) -> Vec<PeerId> {
+        let mut holders = Vec::new();
+        while holders.len() < wanted {
+            let Some(peer) = onward.next() else { break };
+            if self.forward(id, body, peer).await {
+                holders.push(peer);
+            }
+        }
+        holders
+    }
+
+    /// Whether a holder was passed over since this was last asked: then some body lacks a copy.
+    pub(super) fn take_missed(&self) -> bool {
+        self.0.missed.swap(false, Ordering::Relaxed)
+    }
+
+    async fn forward(&self, id: BodyId, body: &Arc<Vec<u8>>, peer: PeerId) -> bool {
+        let forwarded = self.try_forward(id, body, peer).await;
+        if !forwarded {
+            self.0.missed.store(true, Ordering::Relaxed);
+        }
+        forwarded
+    }
+
+    async fn try_forward(&self, id: BodyId, body: &Arc<Vec<u8>>, peer: PeerId) -> bool {
+        if !self.0.net.connected().contains_key(&peer) || self.is_shunned(&peer) {
+            return false;
+        }
+        let put = Put { id, body: Arc::clone(body), onward: Vec::new(), durable: 1, first_hop: false };
+        for _ in 0..BUSY_TRIES {
+            match self.0.net.bulk(peer).put(put.clone(), limits::FORWARD_PATIENCE.into()).await {
+                Ok(receipt) => {
+                    self.0.counters.forwarded_bytes.add(body.len() as u64);
+                    return receipt.holders.contains(&peer);
+                }
+                Err(BulkError::Busy) => tokio::time::sleep(BUSY_PAUSE).await,
+                Err(error) => {
+                    tracing::debug!(%peer, "a body was not passed on: {error}");
+                    self.shun(peer);
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    // ---- checking and mending ----
+
+    /// Whether a good copy is here, read and hashed just now.
+    pub(super) async fn has_good(&self, id: BodyId) -> bool {
+        matches!(self.0.disk.check_body(id).await, Ok(BodyCheck::Good { .. }))
+    }
+
+    /// The state of each body; with `read` each is read and hashed, and a bad or missing one that belongs
+    /// here is fetched from another member.
+    pub(super) async fn check(&self, ids: &[BodyId], read: bool) -> Vec<BodyState> {
+        let mut states = Vec::with_capacity(ids.len());
+        for id in ids {
+            states.push(if read { self.check_one(*id).await } else { self.look_at(*id).await });
+        }
+        states
+    }
+
+    async fn look_at(&self, id: BodyId) -> BodyState {
+        match self.0.disk.body_verified(id).await {
+            Ok(Some(verified_unix_ms)) => BodyState::Good { verified_unix_ms },
+            _ => BodyState::Missing,
+        }
+    }
+
+    async fn check_one(&self, id: BodyId) -> BodyState {
+        match self.0.disk.check_body(id).await {
+            Ok(BodyCheck::Good { verified_unix_ms }) => BodyState::Good { verified_unix_ms },
+            Ok(BodyCheck::Corrupt) => {
+                self.0.counters.corrupt_found.bump();
+                if self.fetch(id).await {
+                    self.0.counters.corrupt_mended.bump();
+                    BodyState::Mended
+                } else {
+                    BodyState::Bad
+                }
+            }
+            Ok(BodyCheck::Missing) if self.belongs_here(&id) && self.fetch(id).await => BodyState::Restored,
+            Ok(BodyCheck::Missing) => BodyState::Missing,
+            Err(error) => {
+                tracing::warn!("checking {id}: {error}");
+                BodyState::Bad
+            }
+        }
+    }
+
+    /// Fetches a good copy from another member, in the order of placement, and stores it.
+    pub(super) async fn fetch(&self, id: BodyId) -> bool {
+        for peer in self.order(&id) {
+            if peer == self.0.me || !self.0.net.connected().contains_key(&peer) {
+                continue;
+            }
+            match self.0.net.bulk(peer).get(id, limits::NO_PROGRESS.into()).await {
+                Ok(body) => match self.0.disk.put_body(id, body).await {
+                    Ok(_) => return true,
+                    Err(error) => {
+                        tracing::warn!("a fetched body was not stored: {error}");
+                        return false;
+                    }
+                },
+                Err(error) => tracing::debug!(%peer, "{id} was not fetched: {error}"),
+            }
+        }
+        false
+    }
+
+    /// Fetches a body's bytes from here or from any member.
+    pub(super) async fn read(&self, id: BodyId) -> Option<Vec<u8>> {
+        if let Ok(Some(body)) = self.0.disk.get_body(id).await {
+            return Some(body);
+        }
+        for peer in self.order(&id) {
+            if peer != self.0.me
+                && let Ok(body) = self.0.net.bulk(peer).get(id, limits::NO_PROGRESS.into()).await
+            {
+                return Some(body);
+            }
+        }
+        None
+    }
+
+    // ---- what belongs here and may be missing ----
+
+    /// Notes bodies that should be here; a task fetches those that are not. False if too many wait.
+    pub(super) fn want(&self, ids: Vec<BodyId>) -> bool {
+        let mut wanted = self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted.len() + ids.len() > limits::REPAIR_WANTED_MAX {
+            return false;
+        }
+        wanted.extend(ids);
+        drop(wanted);
+        self.0.wake.notify_one();
+        true
+    }
+
+    /// Bodies that wait to be looked at, or are being fetched.
+    pub(super) fn wanted_count(&self) -> u64 {
+        let waiting = self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        waiting + self.0.fetching.load(Ordering::Relaxed)
+    }
+
+    async fn fetch_wanted(self) {
+        let permits = Arc::new(Semaphore::new(limits::REPAIR_FETCHES_MAX));
+        loop {
+            let next = self.next_wanted();
+            let Some(id) = next else {
+                if self.0.stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                self.0.wake.notified().await;
+                continue;
+            };
+            self.0.fetching.fetch_add(1, Ordering::Relaxed);
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            let bodies = self.clone();
+            tokio::spawn(async move {
+                if !matches!(bodies.0.disk.has_body(id).await, Ok(true)) {
+                    bodies.fetch(id).await;
+                }
+                bodies.0.fetching.fetch_sub(1, Ordering::Relaxed);
+                drop(permit);
+            });
+        }
+    }
+
+    fn next_wanted(&self) -> Option<BodyId> {
+        self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner).pop_first()
+    }
+}

@@ -1,0 +1,327 @@
+//! The one select of a node: stop, finished work, timers, calls, network, in this order.
+//!
+//! Nothing here waits but the select. The network comes last, so after every few turns it is looked at first:
+//! a flood of finished work must not starve the heartbeats that it carries.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use futures::FutureExt;
+use libp2p_identity::Keypair;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use super::{
+    Done, NodeConfig, NodeError, Notice, OnNotice,
+    bodies::{Bodies, NodeCounters},
+    events::Events,
+    load::Sampler,
+    machines::{Caller, Cluster},
+    timers::{TimerKey, Timers},
+};
+use crate::{
+    disk::{Boot, Disk, MetaKey, NodeAddr},
+    model::{Millis, ObjectId, PeerId, limits},
+    net::{BulkCall, Net, NetHandle, RequestNumber, transport::Gate},
+    proto::{
+        Outbox,
+        chunkpaxos::{self, CallId},
+        founding::{self, FoundingMachine, FoundingRecord},
+    },
+};
+
+/// Turns between two looks at the network, whatever else is pending.
+const TURNS_PER_LOOK: u32 = 16;
+
+/// Why a node's loop ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was asked to: a signal, or `tintype down`.
+    Asked,
+}
+
+/// A call from a task beside the loop.
+pub(super) enum Call {
+    /// Something of a register.
+    Paxos { object: ObjectId, command: chunkpaxos::Command, reply: oneshot::Sender<chunkpaxos::Answer> },
+    /// Repair found an agreed value.
+    LateAccept { object: ObjectId, accepted: chunkpaxos::Accepted },
+    /// A repair run has ended.
+    RepairDone { lacking: Option<u64> },
+}
+
+/// All that a started node is made of.
+pub(super) struct Parts {
+    pub(super) config: NodeConfig,
+    pub(super) disk: Disk,
+    pub(super) boot: Boot,
+    pub(super) net: Net,
+    pub(super) gate: Gate,
+    pub(super) bulk_calls: mpsc::Receiver<BulkCall>,
+    pub(super) record: Option<FoundingRecord>,
+    pub(super) key_was_there: bool,
+    pub(super) notice: OnNotice,
+}
+
+/// A durable write that is done, or failed: what may be said now.
+pub(super) enum Durable {
+    /// ChunkPaxos: on success these sends, else the refusal.
+    ChunkPaxos { object: ObjectId, serial: u64, then: Option<Vec<chunkpaxos::Send>> },
+    /// The founding's; a failure stops the node.
+    Founding { then: Option<Vec<founding::Send>> },
+}
+
+/// What a machine must be told, but not from within itself: the next turn begins with it. Never more than the
+/// actions of one turn.
+pub(super) enum Later {
+    /// The disk's queue is full: this write was not taken.
+    WriteRefused { object: ObjectId, serial: u64 },
+    /// The network's queue is full: this probe was not sent.
+    NotProbed { peer: PeerId, via: Option<PeerId> },
+}
+
+/// A running node.
+pub(super) struct EventLoop {
+    pub(super) config: NodeConfig,
+    pub(super) me: PeerId,
+    pub(super) boot: Boot,
+    pub(super) disk: Disk,
+    pub(super) net: Net,
+    pub(super) handle: NetHandle,
+    pub(super) gate: Gate,
+    pub(super) notice: OnNotice,
+    pub(super) founding: FoundingMachine,
+    pub(super) founding_status: founding::Status,
+    pub(super) founding_out: Outbox<founding::Action>,
+    pub(super) cluster: Option<Cluster>,
+    pub(super) callers: BTreeMap<CallId, Caller>,
+    pub(super) next_call: u64,
+    pub(super) probes: BTreeMap<RequestNumber, (PeerId, Option<PeerId>)>,
+    pub(super) list_nonces: BTreeMap<PeerId, [u8; 32]>,
+    pub(super) timers: Timers,
+    pub(super) events: Events,
+    pub(super) sampler: Sampler,
+    pub(super) counters: Arc<NodeCounters>,
+    pub(super) bodies: Bodies,
+    pub(super) foreign: BTreeMap<String, String>,
+    pub(super) warnings: BTreeMap<&'static str, String>,
+    /// Copies that the last repair run missed; none = no run has ended since somebody came.
+    pub(super) lacking: Option<u64>,
+    pub(super) repair_is_outdated: bool,
+    pub(super) stop_token: [u8; 32],
+    pub(super) tasks: Arc<Semaphore>,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) fatal: Option<NodeError>,
+    pub(super) done_in: mpsc::Sender<Done>,
+    pub(super) durable_in: mpsc::Sender<Durable>,
+    pub(super) calls_in: mpsc::Sender<Call>,
+    pub(super) later: Vec<Later>,
+    started: Instant,
+    announced: bool,
+    queues: Option<Queues>,
+}
+
+/// The loop's inboxes, apart from the state so that both can be borrowed.
+struct Queues {
+    done: mpsc::Receiver<Done>,
+    durable: mpsc::Receiver<Durable>,
+    calls: mpsc::Receiver<Call>,
+    stop: watch::Receiver<bool>,
+    disk_failure: watch::Receiver<Option<crate::disk::DiskError>>,
+}
+
+impl EventLoop {
+    pub(super) fn new(parts: Parts, keypair: &Keypair) -> Self {
+        let Parts { config, disk, boot, net, gate, bulk_calls, record, key_was_there, notice } = parts;
+        let me = keypair.public().to_peer_id();
+        let (done_in, done) = mpsc::channel(limits::NODE_TASKS_MAX + 1);
+        // Room for all that the disk has in hand. If the loop is slower still, the writer waits for it and
+        // the disk says busy; the loop itself never waits for the writer.
+        let (durable_in, durable) = mpsc::channel(limits::WRITE_QUEUE_MAX + limits::WRITE_BATCH_MAX + 1);
+        let (calls_in, calls) = mpsc::channel(limits::NODE_CALLS_MAX);
+        let (stop, stop_out) = watch::channel(false);
+        let founding = FoundingMachine::new(founding::Config {
+            me,
+            incarnation: boot.incarnation,
+            expect: config.expect,
+            key_was_there,
+            record,
+            seed: rand::random(),
+        });
+        let handle = net.handle();
+        let counters = Arc::new(NodeCounters::default());
+        let bodies = Bodies::start(me, disk.clone(), handle.clone(), Arc::clone(&counters), bulk_calls);
+        let disk_failure = disk.failure();
+        Self {
+            me,
+            boot,
+            disk,
+            handle,
+            net,
+            gate,
+            notice,
+            founding,
+            founding_status: founding::Status::Waiting(founding::Waiting::Looking),
+            founding_out: Outbox::new(),
+            cluster: None,
+            callers: BTreeMap::new(),
+            next_call: 0,
+            probes: BTreeMap::new(),
+            list_nonces: BTreeMap::new(),
+            timers: Timers::default(),
+            events: Events::default(),
+            sampler: Sampler::new(),
+            counters,
+            bodies,
+            foreign: BTreeMap::new(),
+            warnings: BTreeMap::new(),
+            lacking: None,
+            repair_is_outdated: false,
+            stop_token: rand::random(),
+            tasks: Arc::new(Semaphore::new(limits::NODE_TASKS_MAX)),
+            stop,
+            fatal: None,
+            done_in,
+            durable_in,
+            calls_in,
+            later: Vec::new(),
+            started: Instant::now(),
+            announced: false,
+            queues: Some(Queues { done, durable, calls, stop: stop_out, disk_failure }),
+            config,
+        }
+    }
+
+    /// Runs until it is asked to stop or cannot go on.
+    pub(super) async fn run(mut self) -> Result<Stopped, NodeError> {
+        let mut queues = self.queues.take().expect("taken only here, once");
+        let signals = tokio::spawn(super::start::stop_on_signal(self.stop.clone()));
+        self.begin();
+        let mut turn = 0u32;
+        while self.fatal.is_none() && !*queues.stop.borrow() {
+            turn = turn.wrapping_add(1);
+            if turn.is_multiple_of(TURNS_PER_LOOK)
+                && let Some(event) = self.net.next().now_or_never()
+            {
+                self.on_network(event);
+            }
+            self.turn(&mut queues).await;
+        }
+        signals.abort();
+        // Nobody reads them any more, and the disk's writer must not wait for a reader while it is to stop.
+        drop(queues);
+        self.end().await
+    }
+
+    async fn turn(&mut self, queues: &mut Queues) {
+        for later in std::mem::take(&mut self.later) {
+            self.on_later(later);
+        }
+        let left = self.timers.next_at().map_or(Millis(3_600_000), |at| at.since(self.now()));
+        tokio::select! {
+            biased;
+            _ = queues.stop.changed() => {}
+            Ok(()) = queues.disk_failure.changed() => {
+                let failure = queues.disk_failure.borrow().clone();
+                self.fatal = failure.map(NodeError::Disk);
+            }
+            Some(durable) = queues.durable.recv() => self.on_durable(durable),
+            Some(done) = queues.done.recv() => self.on_done(done),
+            () = passed(left) => {
+                let now = self.now();
+                while let Some(key) = self.timers.take_due(now) {
+                    self.on_timer(key);
+                }
+            }
+            Some(call) = queues.calls.recv() => self.on_call(call),
+            event = self.net.next() => self.on_network(event),
+        }
+    }
+
+    /// Milliseconds since this process began its loop: the clock of every machine.
+    pub(super) fn now(&self) -> Millis {
+        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Tells the person who started the node.
+    pub(super) fn tell(&self, notice: Notice) {
+        (self.notice)(notice);
+    }
+
+    /// A sentence for the events and the person.
+    pub(super) fn say(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        self.tell(Notice::Say(text.clone()));
+        self.events.say(text);
+    }
+
+    /// Says that the cluster serves, but never before it has said where this node listens.
+    pub(super) fn tell_ready(&self) {
+        if let Some(cluster) = self.cluster.as_ref().filter(|_| self.announced) {
+            self.tell(Notice::Ready { nodes: cluster.founding.members.len() });
+        }
+    }
+
+    fn begin(&mut self) {
+        self.feed_founding(founding::Event::Start);
+        self.timers.arm(TimerKey::Vitals, self.now());
+    }
+
+    /// A first address: says so, and tells clients on this machine where the node is.
+    pub(super) fn on_listening(&mut self) {
+        let mut addrs: Vec<String> = self.net.listening().iter().map(ToString::to_string).collect();
+        addrs.sort_by_key(|a| !a.contains("/127.0.0.1/"));
+        if !self.announced
+            && let Some(addr) = addrs.first()
+        {
+            self.announced = true;
+            self.tell(Notice::Listening { peer: self.me, addr: format!("{addr}/p2p/{}", self.me) });
+            self.tell_ready();
+        }
+        let addr =
+            NodeAddr { peer: self.me, process: self.boot.mark.process, stop_token: self.stop_token, addrs };
+        let disk = self.disk.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = disk.publish_addr(&addr) {
+                tracing::warn!("clients on this machine will not find this node by itself: {error}");
+            }
+        });
+    }
+
+    /// Leaves in order: peers know, the disk is flushed, the address is gone.
+    async fn end(mut self) -> Result<Stopped, NodeError> {
+        self.disk.retract_addr();
+        let addresses = super::report::write_addresses(&self.net.worked());
+        let mut batch = crate::disk::WriteBatch::new();
+        batch.meta(MetaKey::KnownAddresses, Some(addresses));
+        let noted = self.disk.write(batch).await;
+        self.bodies.stop();
+        self.net.close().await;
+        let stopped = self.disk.stop().await;
+        if let Some(fatal) = self.fatal.take() {
+            return Err(fatal);
+        }
+        noted.and(stopped)?;
+        Ok(Stopped::Asked)
+    }
+}
+
+/// Waits so long; not at all if it is nothing. A sleep of no length is hardly ever over when it is first
+/// looked at, so that in a busy loop whatever stands behind it would go first.
+async fn passed(left: Millis) {
+    if left > Millis(0) {
+        tokio::time::sleep(left.into()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_due_goes_before_what_stands_behind_it() {
+        // The runtime's clock is looked at only between tasks: let it grow old.
+        let since = Instant::now();
+        while since.elapsed().as_millis() < 5 {}
+        assert!(passed(Millis(0)).now_or_never().is_some());
+        assert!(passed(Millis(1000)).now_or_never().is_none());
+    }
+}

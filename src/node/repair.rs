@@ -1,0 +1,315 @@
+//! Repair is derived, not remembered: what the slots say should be there, and is not.
+//!
+//! Every acceptor or mirror scans its slots from a majority, takes over what is agreed, has disagreement
+//! settled by a full round, and tells every placed member which bodies belong on it; that member fetches
+//! what it lacks. It deletes nothing and decides nothing: ChunkPaxos does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{bodies::Bodies, event_loop::Call, machines::verify, serve};
+use crate::{
+    disk::Disk,
+    model::{
+        BodyId, ObjectId, PeerId, limits,
+        member::Epoch,
+        object::{BodyPublic, ManifestBody, Redundancy},
+        register::{RawRegister, VerifiedRegister},
+        rpc::{BodyState, RecordPage, Request, Response},
+        slots::HashSlot,
+    },
+    net::NetHandle,
+    proto::{
+        chunkpaxos::{Accepted, Ballot, Command, Outcome},
+        placement::{self, SlotKeepers, Weighted},
+    },
+};
+
+/// One run over all slots of this node.
+pub(super) struct Repair {
+    pub(super) me: PeerId,
+    pub(super) members: Vec<Weighted>,
+    pub(super) disk: Disk,
+    pub(super) net: NetHandle,
+    pub(super) calls: mpsc::Sender<Call>,
+    pub(super) bodies: Bodies,
+}
+
+/// What a run found out so far.
+#[derive(Default)]
+struct Found {
+    /// Bodies that belong on each member.
+    placed: BTreeMap<PeerId, Vec<BodyId>>,
+    /// Members that lack a register or have an older one.
+    behind: BTreeSet<PeerId>,
+    /// Manifests looked at in this run.
+    manifests: BTreeSet<BodyId>,
+    /// Registers and manifests that could not be read, and copies that somebody who answers lacks.
+    lacking: u64,
+}
+
+/// One keeper's records of a slot.
+type SlotRecords = BTreeMap<ObjectId, (Ballot, RawRegister)>;
+
+impl Repair {
+    /// Runs once and reports to the loop.
+    pub(super) async fn run(self) {
+        let mut found = Found::default();
+        for slot in HashSlot::all() {
+            let keepers = placement::keepers(Epoch::FOUNDING, &self.members, slot);
+            let mine = keepers.acceptors.contains(&self.me) || keepers.mirror == Some(self.me);
+            if mine {
+                self.repair_slot(slot, &keepers, &mut found).await;
+                self.push(&mut found, limits::OFFER_IDS_MAX).await;
+            }
+        }
+        self.push(&mut found, 1).await;
+        self.tell_those_behind(&found).await;
+        self.bodies.repair_ended();
+        let _ = self.calls.send(Call::RepairDone { lacking: Some(found.lacking) }).await;
+    }
+
+    /// A member whose write was refused or whose messages were lost does not know that it lacks something.
+    async fn tell_those_behind(&self, found: &Found) {
+        for peer in &found.behind {
+            // Told again by the next run.
+            let _ = self.net.request(*peer, Request::Behind.encode(), limits::RPC_TIMEOUT.into()).await;
+        }
+    }
+
+    async fn repair_slot(&self, slot: HashSlot, keepers: &SlotKeepers, found: &mut Found) {
+        let Some(mine) = self.scan_own(slot).await else {
+            found.lacking += 1;
+            return;
+        };
+        let mut scans: Vec<(PeerId, SlotRecords)> = Vec::new();
+        for acceptor in keepers.acceptors.iter().filter(|peer| **peer != self.me) {
+            if let Some(records) = self.scan(*acceptor, slot).await {
+                scans.push((*acceptor, records));
+            }
+        }
+        let voted_here = keepers.acceptors.contains(&self.me);
+        if voted_here {
+            scans.push((self.me, mine.clone()));
+        }
+        if scans.len() < keepers.majority() {
+            // Without a majority nothing is known; it is looked at again when somebody comes back.
+            return;
+        }
+        let objects: BTreeSet<ObjectId> = scans.iter().flat_map(|(_, s)| s.keys().copied()).collect();
+        for object in objects {
+            let answers: Vec<Option<&(Ballot, RawRegister)>> =
+                scans.iter().map(|(_, s)| s.get(&object)).collect();
+            let newest = answers.iter().flatten().map(|(ballot, _)| *ballot).max();
+            let behind =
+                |answer: &Option<&(Ballot, RawRegister)>| answer.map(|(ballot, _)| *ballot) != newest;
+            let others = scans.iter().filter(|(peer, _)| *peer != self.me);
+            found.behind.extend(others.filter(|(_, s)| behind(&s.get(&object))).map(|(peer, _)| *peer));
+            let i_am_behind = mine.get(&object).map(|(ballot, _)| *ballot) != newest;
+            if i_am_behind || answers.iter().any(behind) {
+                found.lacking += 1;
+                tracing::debug!(%object, i_am_behind, ?newest, "an acceptor is behind");
+            }
+            let value = self.agree(object, &answers, keepers.majority(), mine.get(&object)).await;
+            match value {
+                Some(value) => self.place(&value, found).await,
+                None => found.lacking += 1,
+            }
+        }
+    }
+
+    /// The agreed value of an object, taken over here if it was not; else settled by a full round.
+    async fn agree(
+        &self,
+        object: ObjectId,
+        answers: &[Option<&(Ballot, RawRegister)>],
+        majority: usize,
+        mine: Option<&(Ballot, RawRegister)>,
+    ) -> Option<VerifiedRegister> {
+        let newest = answers.iter().flatten().max_by_key(|(ballot, _)| *ballot)?;
+        let agreeing = answers.iter().flatten().filter(|(ballot, _)| *ballot == newest.0).count();
+        if agreeing < majority {
+            return self.settle(object).await;
+        }
+        let value = self.verified(&newest.1).await?;
+        if mine.is_none_or(|(ballot, _)| *ballot < newest.0) {
+            let accepted = Accepted { ballot: newest.0, value: value.clone() };
+            let _ = self.calls.send(Call::LateAccept { object, accepted }).await;
+        }
+        Some(value)
+    }
+
+    async fn settle(&self, object: ObjectId) -> Option<VerifiedRegister> {
+        let (reply, answer) = oneshot::channel();
+        self.calls.send(Call::Paxos { object, command: Command::Settle, reply }).await.ok()?;
+        match answer.await.ok()?.outcome {
+            Outcome::Value { current } => current.map(|a| a.value),
+            _ => None,
+        }
+    }
+
+    async fn verified(&self, raw: &RawRegister) -> Option<VerifiedRegister> {
+        let raw = raw.clone();
+        tokio::task::spawn_blocking(move || verify(&raw)).await.ok()?.ok()
+    }
+
+    // ---- bodies ----
+
+    /// Notes where every body of a value belongs: its manifest, its chunks, and those of the versions kept.
+    async fn place(&self, value: &VerifiedRegister, found: &mut Found) {
+        let mut queue: Vec<BodyId> = value.manifest.into_iter().collect();
+        while let Some(manifest) = queue.pop() {
+            if !found.manifests.insert(manifest) {
+                continue;
+            }
+            let Some(body) = self.read_manifest(manifest).await else {
+                found.lacking += 1;
+                continue;
+            };
+            let copies = copies_of(&body);
+            self.place_body(manifest, copies, found).await;
+            for id in body.referenced() {
+                self.place_body(id, copies, found).await;
+            }
+            if let BodyPublic::Manifest(public) = &body.public {
+                for part in &public.parts {
+                    self.place_part(part.id, copies, found).await;
+                }
+            }
+            // Only the newest manifest lists its predecessors in full; theirs are among them.
+            if Some(manifest) == value.manifest {
+                queue.extend(body.predecessors().iter().map(|p| p.manifest));
+            }
+        }
+    }
+
+    async fn place_part(&self, part: BodyId, copies: usize, found: &mut Found) {
+        let Some(body) = self.read_manifest(part).await else {
+            found.lacking += 1;
+            return;
+        };
+        for id in body.referenced() {
+            self.place_body(id, copies, found).await;
+        }
+    }
+
+    async fn read_manifest(&self, id: BodyId) -> Option<ManifestBody> {
+        let bytes = self.bodies.read(id).await?;
+        ManifestBody::decode(&bytes).map_err(|error| tracing::warn!("the manifest {id}: {error}")).ok()
+    }
+
+    async fn place_body(&self, id: BodyId, copies: usize, found: &mut Found) {
+        for peer in placement::order(&self.members, &id).into_iter().take(copies) {
+            if peer != self.me {
+                found.placed.entry(peer).or_default().push(id);
+            } else if !matches!(self.disk.has_body(id).await, Ok(true)) {
+                tracing::debug!(%id, "a body that belongs here is missing");
+                found.lacking += 1;
+                found.placed.entry(peer).or_default().push(id);
+            }
+        }
+    }
+
+    /// Tells each member what belongs on it, once at least `at_least` ids are together.
+    async fn push(&self, found: &mut Found, at_least: usize) {
+        for (peer, ids) in &mut found.placed {
+            while ids.len() >= at_least && !ids.is_empty() {
+                let batch: Vec<BodyId> = ids.drain(..ids.len().min(limits::OFFER_IDS_MAX)).collect();
+                if *peer == self.me {
+                    self.bodies.want(batch);
+                    continue;
+                }
+                if !self.net.connected().contains_key(peer) {
+                    continue;
+                }
+                let missing = self.missing_on(*peer, batch).await;
+                if missing.is_empty() {
+                    continue;
+                }
+                found.lacking += missing.len() as u64;
+                let request = Request::Push { bodies: missing };
+                if let Err(error) =
+                    self.net.request(*peer, request.encode(), limits::RPC_TIMEOUT.into()).await
+                {
+                    tracing::debug!(%peer, "it was not told what belongs on it: {error}");
+                }
+            }
+        }
+    }
+
+    /// Which of these a member does not have; all of them if it does not say.
+    async fn missing_on(&self, peer: PeerId, bodies: Vec<BodyId>) -> Vec<BodyId> {
+        let request = Request::Check { bodies, read: false };
+        let answer = self.net.request(peer, request.encode(), limits::RPC_TIMEOUT.into()).await;
+        let Request::Check { bodies, .. } = request else { return Vec::new() };
+        match answer.map(|bytes| Response::decode(&bytes)) {
+            Ok(Ok(Response::Checked(states))) if states.len() == bodies.len() => {
+                let missing = |state: &BodyState| matches!(state, BodyState::Missing | BodyState::Bad);
+                bodies
+                    .into_iter()
+                    .zip(&states)
+                    .filter(|(_, state)| missing(state))
+                    .map(|(id, _)| id)
+                    .collect()
+            }
+            _ => bodies,
+        }
+    }
+
+    // ---- scanning ----
+
+    async fn scan_own(&self, slot: HashSlot) -> Option<SlotRecords> {
+        let mut records = SlotRecords::new();
+        let mut after = None;
+        loop {
+            let scan = self.disk.scan_slot(slot, after, limits::LIST_PAGE_BYTES_MAX).await.ok()?;
+            let page = serve::page_of(scan);
+            after = page.next;
+            add_page(&mut records, page)?;
+            if after.is_none() {
+                return Some(records);
+            }
+        }
+    }
+
+    async fn scan(&self, peer: PeerId, slot: HashSlot) -> Option<SlotRecords> {
+        if !self.net.connected().contains_key(&peer) {
+            return None;
+        }
+        let mut records = SlotRecords::new();
+        let mut after = None;
+        loop {
+            let request = Request::ScanSlot { slot: slot.0, after };
+            let answer = self.net.request(peer, request.encode(), limits::RPC_TIMEOUT.into()).await.ok()?;
+            let Ok(Response::Page(page)) = Response::decode(&answer) else { return None };
+            let next = page.next;
+            add_page(&mut records, page)?;
+            if next.is_none() {
+                return Some(records);
+            }
+            // A peer that goes round in circles is not asked for ever.
+            if next <= after {
+                return None;
+            }
+            after = next;
+        }
+    }
+}
+
+fn add_page(records: &mut SlotRecords, page: RecordPage) -> Option<()> {
+    for record in page.records {
+        records.insert(record.object, (Ballot::decode(&record.ballot).ok()?, record.value));
+    }
+    Some(())
+}
+
+fn copies_of(body: &ManifestBody) -> usize {
+    match &body.public {
+        BodyPublic::Manifest(public) => {
+            let Redundancy::Copies(copies) = public.redundancy;
+            usize::try_from(copies).unwrap_or(placement::COPIES)
+        }
+        BodyPublic::Part(_) => placement::COPIES,
+    }
+}
