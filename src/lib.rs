@@ -47,6 +47,8 @@
 pub mod model;
 
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod client;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod disk;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod net;

@@ -1,0 +1,59 @@
+//! What can go wrong for a client, by what its caller can do about it.
+
+use crate::model::BodyId;
+
+/// Why a client could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No node answered at all.
+    #[error("no node answered within {waited_ms} ms{hint}")]
+    Unreachable { waited_ms: u64, hint: String },
+    /// Nodes answered, but fewer than a majority of the object's acceptors.
+    #[error("no majority of the nodes that decide about this object answered")]
+    NoQuorum { reading: bool },
+    /// The node serves no cluster yet.
+    #[error("the node does not serve yet: {0}")]
+    NotReady(String),
+    /// Every node that we asked is busy or full.
+    #[error("{0}")]
+    Full(String),
+    /// There is no such object, or it belongs to another user key.
+    #[error("there is no object {0:?} under this user key")]
+    NotFound(String),
+    /// There is the object, but no such version.
+    #[error("{name:?} has no version {version}")]
+    NoVersion { name: String, version: u64 },
+    /// It cannot be brought back, because it is there.
+    #[error("{0:?} is not removed")]
+    NotRemoved(String),
+    /// Somebody else wrote first and the caller asked to be told.
+    #[error("{name:?} is at version {current}, not at {wanted}")]
+    Conflict { name: String, wanted: u64, current: u64 },
+    /// No good copy of a body was found.
+    #[error("{name:?}: no good copy of {body} was found on any node that answers")]
+    BodyLost { name: String, body: BodyId },
+    /// A node answered with a register older than one that this home has already seen.
+    #[error("{name:?}: the nodes know only version {answered}, but this home has seen version {seen}")]
+    Stale { name: String, answered: u64, seen: u64 },
+    /// What was read does not fit its signature, tag or hash.
+    #[error("{name:?} is damaged or forged: {reason}")]
+    Damaged { name: String, reason: String },
+    /// A file of the user's own.
+    #[error("{path}: {reason}")]
+    File { path: String, reason: String },
+    /// A picture whose structure is broken.
+    #[error("{path} says that it is {format}, but it is broken: {reason}")]
+    Broken { path: String, format: String, reason: String },
+    /// A key file of the home.
+    #[error("{reason}")]
+    Key { reason: String, remedy: String },
+    /// The destination exists and is another file.
+    #[error("{path} exists and is another file")]
+    Exists { path: String },
+    /// An object name, a version or another argument that cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// The node refused, in its words.
+    #[error("the node refused: {0}")]
+    Refused(String),
+}

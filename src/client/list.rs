@@ -1,0 +1,211 @@
+//! Listings: the owner's registers from every node, agreed by a majority of each slot's acceptors.
+//!
+//! The owner signs each page's request. An object whose majority disagrees is read in full; a slot without a
+//! majority makes the listing incomplete, and it says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_bytes::ByteBuf;
+
+use super::{
+    Client, Error, View,
+    put::parse_name,
+    types::{Get, Listing, ObjectInfo, Stat},
+};
+use crate::{
+    model::{
+        ObjectId, PeerId, limits,
+        register::VerifiedRegister,
+        rpc::{ListRequest, RecordInfo, RecordPage, Request, Response},
+    },
+    proto::chunkpaxos::Ballot,
+    seal::{
+        keys::UserKeys,
+        manifest,
+        register::{self, ListClaim},
+    },
+};
+
+/// One node's records of the owner.
+type Records = BTreeMap<ObjectId, (Ballot, RecordInfo)>;
+
+impl Client {
+    /// Lists objects whose names begin with `prefix`.
+    ///
+    /// # Errors
+    /// [`Error`]; a missing majority is not one, it makes the listing incomplete.
+    pub async fn list(&self, prefix: &str, removed: bool, any: bool) -> Result<Listing, Error> {
+        let keys = self.keys().await?;
+        let view = self.view().await?;
+        let peers: Vec<PeerId> = view.members.iter().map(|m| m.peer).collect();
+        let asked = peers.iter().map(|peer| self.list_node(&keys, *peer));
+        let answers = futures::future::join_all(asked).await;
+        let scans: BTreeMap<PeerId, Records> =
+            peers.into_iter().zip(answers).filter_map(|(peer, records)| Some((peer, records?))).collect();
+        if scans.is_empty() {
+            return Err(self.unreachable(std::time::Instant::now()));
+        }
+        let mut listing =
+            Listing { incomplete: !any && lacks_a_majority(view, &scans), ..Listing::default() };
+        let objects: BTreeSet<ObjectId> = scans.values().flat_map(|r| r.keys().copied()).collect();
+        // One wait for a quorum that is not there is enough.
+        let mut no_quorum = false;
+        for object in objects {
+            if no_quorum && !has_a_majority(view, &scans, &object) {
+                continue;
+            }
+            match self.agreed(view, &scans, object, any).await {
+                Ok(Some(register)) => self.add(&keys, &register, prefix, removed, &mut listing),
+                Ok(None) => {}
+                Err(error @ (Error::NoQuorum { .. } | Error::Unreachable { .. })) => {
+                    tracing::debug!("{object}: {error}");
+                    listing.incomplete = true;
+                    no_quorum = true;
+                }
+                Err(error) => listing.findings.push(error.to_string()),
+            }
+        }
+        listing.objects.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(listing)
+    }
+
+    /// The readable versions of one object, newest first.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn versions(&self, name: &str) -> Result<Vec<ObjectInfo>, Error> {
+        let name = parse_name(name)?;
+        let keys = self.keys().await?;
+        let not_found = || Error::NotFound(name.to_string());
+        let current = self.open_current(&keys, &name, false).await?.ok_or_else(not_found)?;
+        let newest = current.manifest.ok_or_else(not_found)?;
+        let removed = current.register.is_tombstone();
+        let mut versions = vec![info_of(&newest.info, newest.version, removed)];
+        for older in &newest.predecessors {
+            match self.open_manifest(&keys, &name, older.version, older.manifest).await {
+                Ok(manifest) => versions.push(info_of(&manifest.info, manifest.version, false)),
+                Err(error) => tracing::warn!("version {}: {error}", older.version),
+            }
+        }
+        Ok(versions)
+    }
+
+    /// All that is known of one object.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn stat(&self, name: &str) -> Result<Stat, Error> {
+        let version = self.open_version(&Get { name: name.to_owned(), version: None, any: false }).await?;
+        let object = version.manifest.object;
+        let view = self.view().await?;
+        let older = version.manifest.predecessors.iter().map(|p| p.version);
+        Ok(Stat {
+            info: info_of(&version.manifest.info, version.version, false),
+            object: object.to_string(),
+            chunks: version.chunks.len() as u64,
+            stored_bytes: version.chunks.iter().map(|c| c.chunk.padded_bytes).sum(),
+            thumbnail: version.manifest.info.thumbnail.is_some(),
+            versions: std::iter::once(version.version).chain(older).collect(),
+            home: view.home(&object).map(|peer| view.name(&peer)).unwrap_or_default(),
+        })
+    }
+
+    fn add(
+        &self,
+        keys: &UserKeys,
+        register: &VerifiedRegister,
+        prefix: &str,
+        removed: bool,
+        listing: &mut Listing,
+    ) {
+        match register::open_entry(keys, register) {
+            Ok(info) if info.name.as_str().starts_with(prefix) && (removed || !register.is_tombstone()) => {
+                listing.objects.push(info_of(&info, register.version, register.is_tombstone()));
+            }
+            Ok(_) => {}
+            Err(error) => listing.findings.push(format!("object {}: {error}", register.object)),
+        }
+    }
+
+    /// What a majority of the object's acceptors agree on; else a read in full.
+    async fn agreed(
+        &self,
+        view: &View,
+        scans: &BTreeMap<PeerId, Records>,
+        object: ObjectId,
+        any: bool,
+    ) -> Result<Option<VerifiedRegister>, Error> {
+        let keepers = view.keepers(&object);
+        let all = scans.values().filter_map(|records| records.get(&object));
+        let Some(newest) = all.max_by_key(|(ballot, _)| *ballot) else { return Ok(None) };
+        let agreeing = keepers
+            .acceptors
+            .iter()
+            .filter(|peer| scans.get(peer).and_then(|r| r.get(&object)).is_some_and(|(b, _)| *b == newest.0))
+            .count();
+        if any || agreeing >= keepers.majority() {
+            return self.own_register(object, &newest.1.value.0).map(Some);
+        }
+        Ok(self.read_register(object, false).await?.value)
+    }
+
+    /// All pages of one node; none if it does not answer.
+    async fn list_node(&self, keys: &UserKeys, peer: PeerId) -> Option<Records> {
+        if !self.net.connected().contains_key(&peer) || self.is_shunned(&peer) {
+            return None;
+        }
+        let server_boot = self.quic.gate().hello(&peer)?.mark.boot;
+        let Response::Nonce(nonce) = self.ask(peer, &Request::ListNonce, limits::NO_PROGRESS).await? else {
+            return None;
+        };
+        let mut records = Records::new();
+        let mut after: Option<ObjectId> = None;
+        loop {
+            let claim = ListClaim {
+                client: &self.me,
+                client_boot: 0,
+                server: &peer,
+                server_boot,
+                nonce: &nonce,
+                after,
+            };
+            let signature = ByteBuf::from(register::list_proof(keys, &claim));
+            let request =
+                Request::List(ListRequest { owner: keys.owner(), nonce: nonce.clone(), after, signature });
+            let Response::Page(page) = self.ask(peer, &request, limits::CLIENT_PATIENCE).await? else {
+                return None;
+            };
+            let RecordPage { records: page, next } = page;
+            for record in page {
+                records.insert(record.object, (Ballot::decode(&record.ballot).ok()?, record));
+            }
+            // A node that goes round in circles is not asked for ever.
+            if next.is_none() || next <= after {
+                return Some(records);
+            }
+            after = next;
+        }
+    }
+}
+
+/// Whether some hash slot has fewer than a majority of its acceptors among those that answered.
+fn lacks_a_majority(view: &View, scans: &BTreeMap<PeerId, Records>) -> bool {
+    (0..=u8::MAX).any(|slot| !has_a_majority(view, scans, &ObjectId([slot; 32])))
+}
+
+/// Whether a majority of an object's acceptors is among those that answered.
+fn has_a_majority(view: &View, scans: &BTreeMap<PeerId, Records>, object: &ObjectId) -> bool {
+    let keepers = view.keepers(object);
+    keepers.acceptors.iter().filter(|peer| scans.contains_key(peer)).count() >= keepers.majority()
+}
+
+fn info_of(info: &manifest::ObjectInfo, version: u64, removed: bool) -> ObjectInfo {
+    ObjectInfo {
+        name: info.name.to_string(),
+        version,
+        bytes: info.bytes,
+        media_type: info.media_type.to_string(),
+        unix_ms: info.unix_ms,
+        removed,
+    }
+}

@@ -1,0 +1,412 @@
+//! A put from file to answer; rm and undelete.
+//!
+//! Chunks first, then the manifest, then the register: a crash leaves litter, never a hole. One request id is
+//! kept through retries and conflicts, so a retry is known for one. Nodes never sign for a user.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::{
+    Client, Error, View,
+    asking::undecided_error,
+    files::source,
+    types::{OnProgress, Put, PutDone},
+    upload::{Holders, Uploaded},
+};
+use crate::{
+    disk::crash_point,
+    model::{
+        Digest, Millis, PeerId, RequestId, limits,
+        object::{ObjectName, Predecessor, Redundancy},
+        register::VerifiedRegister,
+        rpc::{Commit, Request, Response},
+    },
+    proto::placement,
+    seal::{
+        keys::UserKeys,
+        manifest::{self, EncodedBody, Manifest, ManifestPlan, ObjectInfo},
+        register::{self, RegisterPlan},
+    },
+};
+
+/// The current version of an object, opened.
+pub(super) struct Opened {
+    pub(super) register: VerifiedRegister,
+    /// None if the object is removed for good, or its manifest could not be read.
+    pub(super) manifest: Option<Manifest>,
+}
+
+impl Opened {
+    /// The version that the manifest is of: a tombstone hides the one before it.
+    pub(super) fn manifest_version(register: &VerifiedRegister) -> u64 {
+        register.version - u64::from(register.is_tombstone())
+    }
+
+    /// What a version after this one lists as readable, newest first.
+    fn predecessors(&self) -> Vec<Predecessor> {
+        let Some(id) = self.register.manifest else { return Vec::new() };
+        let newest = Predecessor { version: Self::manifest_version(&self.register), manifest: id };
+        let older = self.manifest.iter().flat_map(|m| m.predecessors.iter().copied());
+        std::iter::once(newest).chain(older).take(limits::PREDECESSORS_MAX).collect()
+    }
+}
+
+/// One write of a register: what it shall say, whatever version it becomes.
+struct Write<'a> {
+    client: &'a Client,
+    view: &'a View,
+    keys: &'a UserKeys,
+    name: &'a ObjectName,
+    request: RequestId,
+}
+
+impl Client {
+    /// Stores one object.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn put(&self, put: Put, progress: OnProgress<'_>) -> Result<PutDone, Error> {
+        let started = Instant::now();
+        let name = parse_name(&put.name)?;
+        let keys = self.keys_or_new().await?;
+        let view = self.view().await?;
+        let _transfer = self.transfer(&put).await?;
+        let uploaded = self.upload(&keys, &put, progress).await?;
+        crash_point("client.put.chunks_stored");
+        let write =
+            Write { client: self, view, keys: &keys, name: &name, request: RequestId(rand::random()) };
+        let mut done = write.commit_upload(&put, uploaded).await?;
+        done.ms = millis(started);
+        Ok(done)
+    }
+
+    /// A place among the transfers: a large object takes the memory of many small ones.
+    async fn transfer(&self, put: &Put) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
+        let small = source::length(&put.source).is_some_and(|bytes| bytes <= limits::CHUNK_BYTES as u64);
+        let weight = if small { 1 } else { limits::SMALL_OBJECTS_AT_ONCE_MAX / limits::TRANSFERS_MAX };
+        let weight = u32::try_from(weight).expect("a small constant");
+        self.transfers.acquire_many(weight).await.map_err(|_| Error::Refused("stopping".into()))
+    }
+
+    /// Hides an object behind a tombstone; the answer is the tombstone's version.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, or it is removed already.
+    pub async fn rm(&self, name: &str) -> Result<u64, Error> {
+        let name = parse_name(name)?;
+        let keys = self.keys().await?;
+        let write = Write {
+            client: self,
+            view: self.view().await?,
+            keys: &keys,
+            name: &name,
+            request: RequestId(rand::random()),
+        };
+        write.remove().await
+    }
+
+    /// Brings back the version that a tombstone hides, as a new one.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or [`Error::NotRemoved`].
+    pub async fn undelete(&self, name: &str) -> Result<u64, Error> {
+        let name = parse_name(name)?;
+        let keys = self.keys().await?;
+        let write = Write {
+            client: self,
+            view: self.view().await?,
+            keys: &keys,
+            name: &name,
+            request: RequestId(rand::random()),
+        };
+        write.undelete().await
+    }
+
+    /// The current version of an object with its manifest; none if there never was one.
+    pub(super) async fn open_current(
+        &self,
+        keys: &UserKeys,
+        name: &ObjectName,
+        any: bool,
+    ) -> Result<Option<Opened>, Error> {
+        let object = keys.address(name).object;
+        let current = self.read_register(object, any).await?;
+        let answered = current.value.as_ref().map_or(0, |value| value.version);
+        if !current.unconfirmed {
+            self.check_fresh(name.as_str(), object, answered).await?;
+        }
+        let Some(register) = current.value else { return Ok(None) };
+        let manifest = self.open_manifest_of(keys, name, &register).await?;
+        Ok(Some(Opened { register, manifest }))
+    }
+
+    async fn open_manifest_of(
+        &self,
+        keys: &UserKeys,
+        name: &ObjectName,
+        register: &VerifiedRegister,
+    ) -> Result<Option<Manifest>, Error> {
+        let Some(id) = register.manifest else { return Ok(None) };
+        let version = Opened::manifest_version(register);
+        self.open_manifest(keys, name, version, id).await.map(Some)
+    }
+
+    /// Fetches and opens one version's manifest.
+    pub(super) async fn open_manifest(
+        &self,
+        keys: &UserKeys,
+        name: &ObjectName,
+        version: u64,
+        id: crate::model::BodyId,
+    ) -> Result<Manifest, Error> {
+        let object = keys.address(name).object;
+        let bytes = self.fetch_body(name.as_str(), id).await?;
+        manifest::open(keys, &object, version, &id, &bytes)
+            .map_err(|e| Error::Damaged { name: name.to_string(), reason: e.to_string() })
+    }
+}
+
+impl Write<'_> {
+    async fn current(&self) -> Result<Option<Opened>, Error> {
+        self.client.open_current(self.keys, self.name, false).await
+    }
+
+    async fn commit_upload(&self, put: &Put, uploaded: Uploaded) -> Result<PutDone, Error> {
+        let copies = put.copies.max(1);
+        for _ in 0..limits::PUT_CONFLICTS_MAX {
+            let current = self.current().await?;
+            self.check_wanted_version(put, current.as_ref())?;
+            if let Some(opened) = &current
+                && self.is_the_same(opened, &uploaded).await
+            {
+                match self.confirm(opened, &uploaded, copies).await? {
+                    Some(done) => return Ok(done),
+                    None => continue,
+                }
+            }
+            let version = current.as_ref().map_or(1, |c| c.register.version + 1);
+            let (bodies, info) = self.plan(version, current.as_ref(), &uploaded, copies)?;
+            let manifest = bodies.last().map(|b| b.id);
+            let mut holders = uploaded.holders.clone();
+            holders.merge(self.store_bodies(bodies, copies).await?);
+            crash_point("client.put.manifest_stored");
+            let value = self.sign(&info, version, current.as_ref(), manifest, false)?;
+            if let Some(commit) = self.propose(&value).await? {
+                self.client.check_fresh(self.name.as_str(), value.object, version).await?;
+                return Ok(self.done(version, &uploaded, copies, commit, &holders));
+            }
+        }
+        Err(Error::Full(format!("{:?} is being written by too many others just now", self.name.as_str())))
+    }
+
+    /// An object that is there already, acknowledged by what is durable now: an earlier put of it may have
+    /// met fewer nodes. None if it is not current any more.
+    async fn confirm(
+        &self,
+        opened: &Opened,
+        uploaded: &Uploaded,
+        copies: u8,
+    ) -> Result<Option<PutDone>, Error> {
+        let mut holders = uploaded.holders.clone();
+        if let Some(id) = opened.register.manifest {
+            let manifest = self.client.fetch_body(self.name.as_str(), id).await?;
+            let stored = self.client.store_body(self.view, id, manifest, usize::from(copies)).await?;
+            holders.add(&stored);
+        }
+        let Some(commit) = self.propose(&opened.register).await? else { return Ok(None) };
+        let mut done = self.done(opened.register.version, uploaded, copies, commit, &holders);
+        (done.unchanged, done.commit_messages) = (true, 0);
+        Ok(Some(done))
+    }
+
+    /// Whether the current version holds exactly these bytes.
+    async fn is_the_same(&self, current: &Opened, uploaded: &Uploaded) -> bool {
+        let Some(manifest) = current.manifest.as_ref().filter(|_| !current.register.is_tombstone()) else {
+            return false;
+        };
+        if manifest.info.bytes != uploaded.bytes || manifest.info.media_type != uploaded.media_type {
+            return false;
+        }
+        // A part that cannot be read is no reason against a new version, which stores it anew.
+        let chunks = self.client.all_chunks(self.keys, self.name, manifest).await.unwrap_or_default();
+        chunks.iter().map(|c| c.chunk.id).eq(uploaded.chunks.iter().map(|c| c.chunk.id))
+    }
+
+    fn check_wanted_version(&self, put: &Put, current: Option<&Opened>) -> Result<(), Error> {
+        let current = current.map_or(0, |c| c.register.version);
+        match put.if_version {
+            Some(wanted) if wanted != current => {
+                Err(Error::Conflict { name: self.name.to_string(), wanted, current })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn plan(
+        &self,
+        version: u64,
+        current: Option<&Opened>,
+        uploaded: &Uploaded,
+        copies: u8,
+    ) -> Result<(Vec<EncodedBody>, ObjectInfo), Error> {
+        let info = ObjectInfo {
+            name: self.name.clone(),
+            media_type: uploaded.media_type.clone(),
+            bytes: uploaded.bytes,
+            unix_ms: unix_ms(),
+            thumbnail: uploaded.thumbnail.clone(),
+        };
+        let plan = ManifestPlan {
+            info: info.clone(),
+            chunks: uploaded.chunks.clone(),
+            predecessors: current.map(Opened::predecessors).unwrap_or_default(),
+            redundancy: Redundancy::Copies(u64::from(copies)),
+        };
+        let bodies = manifest::seal(self.keys, version, &plan).map_err(|e| Error::Usage(e.to_string()))?;
+        Ok((bodies, info))
+    }
+
+    async fn store_bodies(&self, bodies: Vec<EncodedBody>, copies: u8) -> Result<Holders, Error> {
+        let mut holders = Holders::default();
+        for body in bodies {
+            let stored = self.client.store_body(self.view, body.id, body.bytes, usize::from(copies)).await?;
+            holders.add(&stored);
+        }
+        Ok(holders)
+    }
+
+    fn sign(
+        &self,
+        info: &ObjectInfo,
+        version: u64,
+        current: Option<&Opened>,
+        manifest: Option<crate::model::BodyId>,
+        tombstone: bool,
+    ) -> Result<VerifiedRegister, Error> {
+        let before = current.map(|c| &c.register);
+        let plan = RegisterPlan {
+            info,
+            version,
+            previous: before.map_or(Digest::ZERO, VerifiedRegister::hash),
+            manifest,
+            tombstone,
+            fence: before.map_or(0, |b| b.fence),
+            requests: register::requests_with(before.map_or(&[], |b| &b.requests), self.request),
+        };
+        register::sign(self.keys, &plan).map_err(|e| Error::Usage(e.to_string()))
+    }
+
+    /// Proposes a value until its fate is known; none = another value is current.
+    async fn propose(&self, value: &VerifiedRegister) -> Result<Option<Commit>, Error> {
+        let order = self.view.askable(&value.object);
+        let request = Request::Propose { value: value.to_raw() };
+        let started = Instant::now();
+        crash_point("client.put.before_propose");
+        loop {
+            let left = limits::CLIENT_PATIENCE.since(Millis(millis(started)));
+            let asked = self.client.ask_first(&order, &request, left).await;
+            let undecided = match asked {
+                Ok((_, Response::Committed(commit))) => {
+                    crash_point("client.put.proposed");
+                    return Ok(Some(commit));
+                }
+                Ok((_, Response::Conflict { .. })) => return Ok(None),
+                Ok((_, other)) => undecided_error(other, false),
+                Err(error) => error,
+            };
+            if millis(started) + 200 >= limits::CLIENT_PATIENCE.0 {
+                return Err(undecided);
+            }
+            // The same bytes again: the same request id makes it one put.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn remove(&self) -> Result<u64, Error> {
+        for _ in 0..limits::PUT_CONFLICTS_MAX {
+            let current = self.current().await?.filter(|c| !c.register.is_tombstone());
+            let current = current.ok_or_else(|| Error::NotFound(self.name.to_string()))?;
+            let info = self.entry(&current)?;
+            let version = current.register.version + 1;
+            let value = self.sign(&info, version, Some(&current), current.register.manifest, true)?;
+            if self.propose(&value).await?.is_some() {
+                self.client.check_fresh(self.name.as_str(), value.object, version).await?;
+                return Ok(version);
+            }
+        }
+        Err(Error::Full(format!("{:?} is being written by too many others just now", self.name.as_str())))
+    }
+
+    async fn undelete(&self) -> Result<u64, Error> {
+        for _ in 0..limits::PUT_CONFLICTS_MAX {
+            let current = self.current().await?.ok_or_else(|| Error::NotFound(self.name.to_string()))?;
+            if !current.register.is_tombstone() {
+                return Err(Error::NotRemoved(self.name.to_string()));
+            }
+            let hidden = current.manifest.as_ref().ok_or_else(|| Error::NotFound(self.name.to_string()))?;
+            let chunks = self.client.all_chunks(self.keys, self.name, hidden).await?;
+            let version = current.register.version + 1;
+            let plan = ManifestPlan {
+                info: hidden.info.clone(),
+                chunks,
+                predecessors: current.predecessors(),
+                redundancy: hidden.redundancy,
+            };
+            let bodies =
+                manifest::seal(self.keys, version, &plan).map_err(|e| Error::Usage(e.to_string()))?;
+            let manifest = bodies.last().map(|b| b.id);
+            let Redundancy::Copies(copies) = hidden.redundancy;
+            self.store_bodies(bodies, u8::try_from(copies).unwrap_or(3)).await?;
+            let value = self.sign(&hidden.info, version, Some(&current), manifest, false)?;
+            if self.propose(&value).await?.is_some() {
+                self.client.check_fresh(self.name.as_str(), value.object, version).await?;
+                return Ok(version);
+            }
+        }
+        Err(Error::Full(format!("{:?} is being written by too many others just now", self.name.as_str())))
+    }
+
+    fn entry(&self, current: &Opened) -> Result<ObjectInfo, Error> {
+        register::open_entry(self.keys, &current.register)
+            .map_err(|e| Error::Damaged { name: self.name.to_string(), reason: e.to_string() })
+    }
+
+    fn done(
+        &self,
+        version: u64,
+        uploaded: &Uploaded,
+        copies: u8,
+        commit: Commit,
+        holders: &Holders,
+    ) -> PutDone {
+        let of_bodies = holders.fewest().unwrap_or(0);
+        let fewest = of_bodies.min(commit.copies);
+        let mut nodes: Vec<String> = holders.nodes().map(|peer: &PeerId| self.view.name(peer)).collect();
+        nodes.sort();
+        PutDone {
+            name: self.name.to_string(),
+            version,
+            bytes: uploaded.bytes,
+            copies: of_bodies,
+            copies_wanted: u64::from(copies).min(self.view.members.len().min(placement::COPIES) as u64),
+            nodes,
+            survives: fewest.saturating_sub(1).min(1),
+            ms: 0,
+            unchanged: false,
+            commit_messages: commit.messages,
+        }
+    }
+}
+
+pub(super) fn parse_name(name: &str) -> Result<ObjectName, Error> {
+    ObjectName::parse(name).map_err(|e| Error::Usage(format!("{name:?} cannot be a name: {e}")))
+}
+
+/// The wall clock, for display only.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
