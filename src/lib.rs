@@ -46,6 +46,9 @@
 
 pub mod model;
 
+pub mod api;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod cli;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod client;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -1,0 +1,277 @@
+//! The one door for the command line and tests: requests in, answers or a [`Problem`] out.
+//!
+//! A problem is one sentence, what is wrong, and another, what to do next, with the exit code. It prints
+//! nothing.
+
+use std::{fmt, io::Write, path::Path};
+
+pub use crate::client::types::*;
+use crate::{
+    client::{Client, Error},
+    model::rpc,
+};
+
+/// Exit codes of the program. Of several files the worst counts: 1 before 5 before 6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed; a missing key too.
+    Failed = 1,
+    /// What the shell line alone shows: an unknown flag, a bad name.
+    Usage = 2,
+    /// Not found; a wrong user key looks the same.
+    NotFound = 3,
+    /// Conflict, with `--if-version`.
+    Conflict = 4,
+    /// No quorum, or not enough nodes.
+    NoQuorum = 5,
+    /// Finished, with findings.
+    Findings = 6,
+    /// Ctrl-C.
+    Interrupted = 130,
+}
+
+/// A user's error: what is wrong, what to do next, and the exit code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// One sentence without a full stop.
+    pub error: String,
+    /// One sentence without a full stop; may be empty.
+    pub remedy: String,
+    /// The exit code.
+    pub exit: Exit,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl Problem {
+    /// A failure (exit code 1).
+    pub fn failed(error: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { error: error.into(), remedy: remedy.into(), exit: Exit::Failed }
+    }
+}
+
+/// An open connection to a cluster, as one user.
+pub struct Vault {
+    client: Client,
+}
+
+impl Vault {
+    /// Connects: `--node`, `data/node.addr`, remembered and bootstrap addresses and mDNS at once; the first
+    /// answer wins.
+    ///
+    /// # Errors
+    /// No node within 2 s, no cluster key, a broken key.
+    pub async fn open(connect: Connect) -> Result<Self, Problem> {
+        Ok(Self { client: Client::open(connect).await? })
+    }
+
+    /// Says goodbye to the nodes. Bounded.
+    pub async fn close(self) {
+        self.client.close().await;
+    }
+
+    /// The user's name: the named one, the only one in the home, or one made now because there is none at
+    /// all; then the second value is true, so that the caller says where the key lies. Only what begins to
+    /// store pictures calls this (the first `put`, a shell): all else takes the key that is there, or fails.
+    ///
+    /// # Errors
+    /// Several users and none named; a missing, broken or sealed key.
+    pub async fn user(&self) -> Result<(String, bool), Problem> {
+        Ok(self.client.user().await?)
+    }
+
+    /// Stores one object.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn put(&self, put: Put, progress: OnProgress<'_>) -> Result<PutDone, Problem> {
+        Ok(self.client.put(put, progress).await?)
+    }
+
+    /// Fetches one object to a file: a temporary name beside it, then renamed; goes on where an earlier run
+    /// stopped.
+    ///
+    /// # Errors
+    /// See [`Problem`]; an existing different file without `force`.
+    pub async fn get_to_file(
+        &self,
+        get: Get,
+        path: &Path,
+        force: bool,
+        progress: OnProgress<'_>,
+    ) -> Result<GetDone, Problem> {
+        Ok(self.client.get_to_file(get, path, force, progress).await?)
+    }
+
+    /// Streams one object, in order, every chunk checked before it is written.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn get_to_writer(
+        &self,
+        get: Get,
+        writer: &mut (dyn Write + Send),
+        progress: OnProgress<'_>,
+    ) -> Result<GetDone, Problem> {
+        Ok(self.client.get_to_writer(get, writer, progress).await?)
+    }
+
+    /// Lists the user's objects whose names begin with `prefix`; `removed` lists tombstones too.
+    ///
+    /// # Errors
+    /// No node; without a majority of some slots the listing is `incomplete` instead.
+    pub async fn list(&self, prefix: &str, removed: bool, any: bool) -> Result<Listing, Problem> {
+        Ok(self.client.list(prefix, removed, any).await?)
+    }
+
+    /// The readable versions of one object, newest first.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn versions(&self, name: &str) -> Result<Vec<ObjectInfo>, Problem> {
+        Ok(self.client.versions(name).await?)
+    }
+
+    /// All that is known of one object.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn stat(&self, name: &str) -> Result<Stat, Problem> {
+        Ok(self.client.stat(name).await?)
+    }
+
+    /// Hides an object behind a tombstone; the answer is the tombstone's version.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn rm(&self, name: &str) -> Result<u64, Problem> {
+        Ok(self.client.rm(name).await?)
+    }
+
+    /// Brings the version back that a tombstone hides; the answer is the new version.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn undelete(&self, name: &str) -> Result<u64, Problem> {
+        Ok(self.client.undelete(name).await?)
+    }
+
+    /// Where each copy lies and when it was last verified.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn where_is(&self, name: &str) -> Result<Where, Problem> {
+        Ok(self.client.where_is(name).await?)
+    }
+
+    /// Reads every body of every copy of the named objects (none = all), and mends bad and missing ones.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn verify(&self, names: &[String], progress: OnProgress<'_>) -> Result<Verified, Problem> {
+        Ok(self.client.verify(names, progress).await?)
+    }
+
+    /// How the cluster is. Answers within 1 s with nodes down.
+    ///
+    /// # Errors
+    /// No node.
+    pub async fn status(&self) -> Result<Status, Problem> {
+        Ok(self.client.status().await?)
+    }
+
+    /// Every node, each asked for its own counters (unreachable ones as others see them).
+    ///
+    /// # Errors
+    /// No node.
+    pub async fn nodes(&self) -> Result<Vec<rpc::NodeInfo>, Problem> {
+        Ok(self.client.nodes().await?)
+    }
+
+    /// Events with a number above `after`.
+    ///
+    /// # Errors
+    /// No node.
+    pub async fn events(&self, after: u64) -> Result<Vec<rpc::EventInfo>, Problem> {
+        Ok(self.client.events(after).await?)
+    }
+
+    /// The node that answered last; none after it failed, until another answers.
+    pub fn talking_to(&self) -> Option<crate::model::PeerId> {
+        self.client.talking_to()
+    }
+
+    /// Bytes that this client wrote to its streams so far, counted in `net` above QUIC.
+    pub fn stream_bytes_written(&self) -> u64 {
+        self.client.stream_bytes_written()
+    }
+}
+
+/// Stops the node that runs in this home and waits until it has let go of the home.
+///
+/// # Errors
+/// None runs here, or it did not stop in time.
+pub async fn stop_node(home: &Path) -> Result<(), Problem> {
+    Ok(crate::client::stop_node(home).await?)
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let (exit, remedy) = exit_and_remedy(&error);
+        Problem { error: error.to_string(), remedy, exit }
+    }
+}
+
+/// The exit code and the next step of each error.
+fn exit_and_remedy(error: &Error) -> (Exit, String) {
+    let (exit, remedy): (Exit, &str) = match error {
+        Error::Unreachable { .. } => {
+            (Exit::NoQuorum, "start a node with `tintype up`, or name one with `--node HOST:PORT`")
+        }
+        Error::NoQuorum { reading: true } => (
+            Exit::NoQuorum,
+            "start more of the nodes that `tintype nodes` lists, or read the newest version \
+             that the reachable ones know with `--any`",
+        ),
+        Error::NoQuorum { reading: false } => {
+            (Exit::NoQuorum, "start more of the nodes that `tintype nodes` lists, then run it again")
+        }
+        Error::NotReady(_) => (Exit::NoQuorum, "`tintype status` says what the node waits for"),
+        Error::Full(_) => {
+            (Exit::Failed, "make room on a node (`tintype status` names the full ones) and run it again")
+        }
+        Error::NotFound(_) => {
+            (Exit::NotFound, "`tintype ls` lists what this user has; another key is named with `--as`")
+        }
+        Error::NoVersion { .. } => {
+            (Exit::NotFound, "`tintype ls --versions NAME` lists the versions that are kept")
+        }
+        Error::NotRemoved(_) => (Exit::Failed, "`tintype ls --removed` lists what is removed"),
+        Error::Conflict { .. } => {
+            (Exit::Conflict, "look at the current version, then put again without `--if-version`")
+        }
+        Error::BodyLost { .. } => (
+            Exit::Failed,
+            "start the nodes that are down (`tintype nodes`) and run it again; older versions may be whole",
+        ),
+        Error::Stale { .. } => {
+            (Exit::Failed, "start the nodes that are down; `--any` reads what the reachable ones know")
+        }
+        Error::Damaged { .. } => (Exit::Failed, "run `tintype verify NAME`"),
+        Error::File { .. } => (Exit::Failed, "check the path and its permissions"),
+        Error::Broken { .. } => (Exit::Failed, "`--force` stores it as it is, as plain bytes"),
+        Error::Key { remedy, .. } => return (Exit::Failed, remedy.clone()),
+        Error::Exists { .. } => (Exit::Failed, "`--force` overwrites it, `-o` names another place"),
+        Error::Usage(_) => (Exit::Usage, "see `tintype help`"),
+        Error::Refused(_) => (Exit::Failed, "`tintype doctor` looks for the cause"),
+    };
+    (exit, remedy.to_owned())
+}

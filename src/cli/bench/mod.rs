@@ -1,0 +1,171 @@
+//! `tintype bench`: measures this machine and what tintype makes of it.
+//!
+//! Each figure stands beside its ceiling, measured in the same run: what the machine gives to a program that
+//! does nothing but that one thing. Nothing of the user's vault is touched; everything made here is removed.
+
+mod cluster;
+mod figure;
+mod local;
+mod wire;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use super::{context::Context, demo::place, problem::Outcome, text};
+use crate::api::{Exit, Problem};
+use figure::Figure;
+
+/// Room that the largest run takes on the disk, each copy counted once.
+const ROOM_BYTES: u64 = 512 << 20;
+
+/// `bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to measure [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<Name>,
+    /// A few seconds for each, at most
+    #[arg(long)]
+    pub quick: bool,
+    /// Where the files go; not on a memory disk [default: a temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Name {
+    /// Encrypting and naming chunks, one core
+    Seal,
+    /// Storing 1 MiB bodies durably, one after the other
+    Disk,
+    /// Questions to a node and back, one after the other
+    Rpc,
+    /// Whole puts of 20 kB, 32 at once, on three nodes
+    SmallPuts,
+    /// Putting pictures of 30 MB on three nodes, two at once
+    #[value(name = "put-3-copies")]
+    Put3Copies,
+    /// Getting them back
+    Get,
+    /// First writes of registers on three nodes, 32 at once
+    Commits,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    quick: bool,
+}
+
+impl Effort {
+    fn pick(self, quick: usize, thorough: usize) -> usize {
+        if self.quick { quick } else { thorough }
+    }
+}
+
+/// Measures, and prints the table or one JSON object a line.
+///
+/// # Errors
+/// What keeps it from measuring.
+pub async fn run(args: &Args, context: &Context) -> Outcome {
+    let figures = measure(args, context).await.map_err(|error| match error.downcast::<Problem>() {
+        Ok(problem) => problem,
+        Err(error) => Problem::failed(format!("{error:#}"), "see `tintype bench --help`"),
+    })?;
+    if context.output.json() {
+        figures.iter().try_for_each(|figure| context.output.object(figure))?;
+    } else {
+        let rows: Vec<Vec<String>> = figures.iter().map(Figure::row).collect();
+        context.output.lines(text::table(&figure::HEAD, &rows))?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn measure(args: &Args, context: &Context) -> Result<Vec<Figure>> {
+    let effort = Effort { quick: args.quick };
+    let dir = place::choose(args.dir.as_deref(), ROOM_BYTES)?;
+    // Declared before the processes that use it, so that it goes after them.
+    let _tidy = place::RemoveAtEnd(dir.clone());
+    if cfg!(debug_assertions) {
+        context.output.warn("this is a debug build: its figures say nothing about a release build");
+    }
+    let wanted = wanted(&args.names);
+    let mut figures = Vec::new();
+    let mut cluster = None;
+    for name in wanted {
+        context.output.talk(&format!("measuring {}", label(name)));
+        let figure = match name {
+            Name::Seal => local::seal(effort).await?,
+            Name::Disk => local::disk(&dir, effort).await?,
+            name => {
+                if cluster.is_none() {
+                    cluster = Some(cluster::Cluster::start(&dir).await?);
+                }
+                let cluster = cluster.as_mut().expect("it was started just above");
+                cluster.measure(name, effort).await?
+            }
+        };
+        figures.push(figure);
+    }
+    if let Some(cluster) = cluster {
+        cluster.stop().await;
+    }
+    Ok(figures)
+}
+
+/// All, or those asked for, each once, in the order in which they are measured best.
+fn wanted(names: &[Name]) -> Vec<Name> {
+    let all = Name::value_variants().iter().copied();
+    all.filter(|name| names.is_empty() || names.contains(name)).collect()
+}
+
+/// As it is typed.
+fn label(name: Name) -> &'static str {
+    match name {
+        Name::Seal => "seal",
+        Name::Disk => "disk",
+        Name::Rpc => "rpc",
+        Name::SmallPuts => "small-puts",
+        Name::Put3Copies => "put-3-copies",
+        Name::Get => "get",
+        Name::Commits => "commits",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_label_is_what_is_typed() {
+        for name in Name::value_variants() {
+            assert_eq!(Name::from_str(label(*name), false), Ok(*name));
+            let typed = name.to_possible_value().unwrap();
+            assert_eq!(typed.get_name(), label(*name));
+        }
+    }
+
+    #[test]
+    fn none_named_is_all_and_each_is_measured_once() {
+        assert_eq!(wanted(&[]).len(), Name::value_variants().len());
+        assert_eq!(wanted(&[Name::Get, Name::Seal, Name::Get]), [Name::Seal, Name::Get]);
+    }
+
+    #[test]
+    fn unknown_names_are_refused_and_flags_understood() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let line = Line::try_parse_from(["bench", "small-puts", "seal", "--quick"]).unwrap();
+        assert_eq!(line.args.names, [Name::SmallPuts, Name::Seal]);
+        assert!(line.args.quick);
+        assert!(Line::try_parse_from(["bench", "speed"]).is_err());
+        assert!(!Line::try_parse_from(["bench"]).unwrap().args.quick);
+    }
+}

@@ -1,0 +1,108 @@
+//! One progress bar for all objects of a command.
+//!
+//! It is on stderr, only on a terminal, and it is gone when the command is done.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output::Output;
+use crate::api::Progress;
+
+/// Drawn this often at most.
+const DRAWS_PER_SECOND: u8 = 10;
+
+/// Sums the progress of several transfers. Dropping it takes the bar away.
+pub struct Meter {
+    bar: Option<ProgressBar>,
+    output: Output,
+}
+
+/// The progress of one transfer within a [`Meter`].
+pub struct Part<'a> {
+    meter: &'a Meter,
+    done: AtomicU64,
+    // What this transfer has added to the meter's length so far.
+    expected: AtomicU64,
+}
+
+impl Meter {
+    /// A meter of transfers; `bytes` are those known beforehand.
+    pub fn new(output: &Output, verb: &'static str, bytes: u64) -> Self {
+        let bar = output.wants_bars().then(|| {
+            let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
+            let bar = ProgressBar::with_draw_target(Some(bytes), target).with_message(verb);
+            bar.set_style(style());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        output.set_bar(bar.clone());
+        Self { bar, output: output.clone() }
+    }
+
+    /// One transfer; `expected` is what of it is already counted in the meter's bytes.
+    pub fn part(&self, expected: u64) -> Part<'_> {
+        Part { meter: self, done: AtomicU64::new(0), expected: AtomicU64::new(expected) }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.output.set_bar(None);
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Part<'_> {
+    /// Takes news of the transfer.
+    pub fn update(&self, progress: Progress) {
+        let Some(bar) = &self.meter.bar else { return };
+        if let Some(total) = progress.bytes_total {
+            let before = self.expected.swap(total, Ordering::Relaxed);
+            bar.inc_length(total.saturating_sub(before));
+        }
+        let before = self.done.fetch_max(progress.bytes_done, Ordering::Relaxed);
+        bar.inc(progress.bytes_done.saturating_sub(before));
+    }
+
+    /// It has ended, well or not: what it had to do is no longer awaited.
+    pub fn end(&self) {
+        let Some(bar) = &self.meter.bar else { return };
+        let expected = self.expected.load(Ordering::Relaxed);
+        let before = self.done.fetch_max(expected, Ordering::Relaxed);
+        bar.inc(expected.saturating_sub(before));
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template(
+        "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
+    )
+    .expect("the template is a constant that a test renders")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meter_sums_its_parts_and_never_goes_back() {
+        let bar = ProgressBar::hidden();
+        bar.set_length(100);
+        bar.set_style(style());
+        let meter = Meter { bar: Some(bar.clone()), output: Output::new(false, true) };
+        let (one, two) = (meter.part(60), meter.part(40));
+        one.update(Progress { bytes_done: 50, bytes_total: Some(60) });
+        one.update(Progress { bytes_done: 30, bytes_total: Some(60) });
+        two.update(Progress { bytes_done: 10, bytes_total: Some(90) });
+        assert_eq!((bar.position(), bar.length()), (60, Some(150)));
+        one.end();
+        two.end();
+        assert_eq!(bar.position(), 150);
+    }
+}
