@@ -1,1 +1,23 @@
-//! The one integration binary.
+//! The one integration binary: the real program and whole networks on loopback.
+
+// Tests touch the world: they may ask what time it is.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod answers;
+mod cli;
+mod cluster;
+mod consensus;
+mod crashes;
+mod faults;
+mod foe;
+mod founding;
+mod homes;
+mod hostile;
+mod inspect;
+mod layers;
+mod put_get;
+mod readme;
+mod source;
+mod tidy;
+mod transport;
+mod versions;
