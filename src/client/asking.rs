@@ -124,17 +124,31 @@ impl Client {
         Ok(register)
     }
 
-    /// Refuses a quorum's answer that is older than one this home has seen, and notes it otherwise.
-    pub(super) async fn check_fresh(&self, name: &str, object: ObjectId, answered: u64) -> Result<(), Error> {
+    /// The highest version that this home has seen. Taken before a question is asked: what another process of
+    /// this home notes meanwhile is no measure for the answer.
+    pub(super) async fn seen_before(&self, object: ObjectId) -> Result<u64, Error> {
         let founding = self.view().await?.founding;
-        let seen = self.with_state(move |state| state.highest(founding, object)).await?.unwrap_or(0);
+        Ok(self.with_state(move |state| state.highest(founding, object)).await?.unwrap_or(0))
+    }
+
+    /// Refuses a quorum's answer that is older than what this home had seen before, and notes it otherwise.
+    pub(super) async fn check_fresh(
+        &self,
+        name: &str,
+        object: ObjectId,
+        answered: u64,
+        seen: u64,
+    ) -> Result<(), Error> {
         if answered < seen {
             return Err(Error::Stale { name: name.to_owned(), answered, seen });
         }
-        if answered > seen {
-            self.with_state(move |state| state.saw(founding, &[(object, answered)])).await?;
-        }
-        Ok(())
+        if answered > seen { self.note_seen(object, answered).await } else { Ok(()) }
+    }
+
+    /// Notes a version that a quorum has answered or acknowledged.
+    pub(super) async fn note_seen(&self, object: ObjectId, version: u64) -> Result<(), Error> {
+        let founding = self.view().await?.founding;
+        self.with_state(move |state| state.saw(founding, &[(object, version)])).await
     }
 }
 

@@ -47,16 +47,23 @@ impl Client {
     /// [`Error`].
     pub async fn verify(&self, names: &[String], progress: OnProgress<'_>) -> Result<Verified, Error> {
         let view = self.view().await?;
-        let names = if names.is_empty() {
-            self.list("", false, false).await?.objects.into_iter().map(|o| o.name).collect()
-        } else {
-            names.to_vec()
-        };
         let mut verified = Verified::default();
-        let mut unreachable = BTreeSet::new();
+        let all = names.is_empty();
+        let names = if all { self.names_to_verify(&mut verified).await? } else { names.to_vec() };
+        let connected = self.net.connected();
+        let silent = view.members.iter().filter(|m| !connected.contains_key(&m.peer));
+        let mut unreachable: BTreeSet<String> = silent.map(|m| view.name(&m.peer)).collect();
         let total = names.len() as u64;
         for name in &names {
-            let (_, bodies) = self.bodies_of(name).await?;
+            let bodies = match self.bodies_of(name).await {
+                Ok((_, bodies)) => bodies,
+                // One that cannot be read must not keep the others from being read.
+                Err(error) if all || names.len() > 1 => {
+                    verified.findings.push(error.to_string());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let states = self.states(view, &bodies, true, &|_| ()).await;
             self.add_up(view, name, &bodies, &states, &mut verified);
             unreachable.extend(states.iter().filter(|(_, s)| s.is_none()).map(|(peer, _)| view.name(peer)));
@@ -65,6 +72,19 @@ impl Client {
         }
         verified.unreachable = unreachable.into_iter().collect();
         Ok(verified)
+    }
+
+    /// Every name that is there. Without a majority nobody knows them all, and nothing may be called good.
+    async fn names_to_verify(&self, verified: &mut Verified) -> Result<Vec<String>, Error> {
+        let listing = self.list("", false, false).await?;
+        if listing.incomplete && listing.objects.is_empty() {
+            return Err(Error::NoQuorum { reading: true });
+        }
+        if listing.incomplete {
+            verified.findings.push("the listing is incomplete: objects may be missing from it".into());
+        }
+        verified.findings.extend(listing.findings);
+        Ok(listing.objects.into_iter().map(|o| o.name).collect())
     }
 
     fn add_up(

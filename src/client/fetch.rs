@@ -231,7 +231,10 @@ impl<'a> Fetcher<'a> {
     async fn on_end(&mut self, body: BodyId, from: PeerId, got: Result<Vec<u8>, BulkError>) {
         let end = match got {
             Ok(bytes) => {
-                self.arrived.entry(body).or_insert(bytes);
+                // The slower of two that were asked for one body: kept, it would stay for ever.
+                if self.wanted[self.next_to_give..self.next_to_want].contains(&body) {
+                    self.arrived.entry(body).or_insert(bytes);
+                }
                 self.last_arrival = Instant::now();
                 self.client.note_answer(from);
                 End::Good

@@ -487,7 +487,7 @@ impl EventLoop {
             used_bytes: self.disk.used_bytes().unwrap_or(0),
             capacity_bytes: self.disk.capacity_bytes().unwrap_or(0),
         };
-        let addrs = self.net.listening().iter().map(ToString::to_string).collect();
+        let addrs = self.addresses();
         self.feed_membership(membership::Event::Vitals { vitals, addrs });
         self.look_at_space();
         if self.cluster.is_none() {

@@ -81,7 +81,7 @@ impl EventLoop {
         NodeInfo {
             peer: self.me,
             name: self.config.name.clone(),
-            addrs: self.net.listening().iter().map(ToString::to_string).collect(),
+            addrs: self.addresses(),
             state: NodeState::Alive,
             load_centi: Some(self.sampler.last()),
             capacity_bytes: self.disk.capacity_bytes(),
@@ -89,6 +89,14 @@ impl EventLoop {
             role: role.into(),
             counters: Some(self.counted()),
         }
+    }
+
+    /// Where this node listens, what others can reach first.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let mut addrs: Vec<String> = self.net.listening().iter().map(ToString::to_string).collect();
+        let is_local = |addr: &str| addr.starts_with("/ip4/127.") || addr.starts_with("/ip6/::1/");
+        addrs.sort_by_key(|addr| (is_local(addr), addr.starts_with("/ip6/")));
+        addrs
     }
 
     /// What this node counted since its start.

@@ -278,6 +278,8 @@ fn without_a_majority_every_command_says_so_soon() {
         assert!(get.stderr.contains("--any"), "{get:?}");
         let rm = soon(|| cluster.run(&["rm", "a.bin"]));
         assert_eq!(rm.code, Some(5), "{rm:?}");
+        let verify = cluster.run(&["verify"]);
+        assert_eq!(verify.code, Some(5), "nobody knows what there is: {verify:?}");
         let ls = soon(|| cluster.run(&["ls"]));
         assert!(matches!(ls.code, Some(5 | 6)), "{ls:?}");
         let (found, said) = get_any(&cluster, "a.bin");

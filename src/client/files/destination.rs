@@ -135,7 +135,9 @@ fn given_file(path: &Path) -> Result<Target, Error> {
 fn steps(name: &str) -> Result<Vec<&str>, Error> {
     let checked = ObjectName::parse(name).is_ok_and(|checked| checked.as_str() == name);
     let steps: Vec<&str> = name.split('/').collect();
-    if !checked || steps.iter().any(|step| !is_file_name(step, cfg!(windows))) {
+    // An object with the name of a part file would be taken for one, written over and renamed away.
+    let is_part = |step: &&str| step.starts_with('.') && step.ends_with(PART_SUFFIX);
+    if !checked || steps.iter().any(|step| !is_file_name(step, cfg!(windows))) || steps.iter().any(is_part) {
         return Err(refused(Path::new(name), "this name cannot be a file here: give one with -o"));
     }
     Ok(steps)
@@ -417,6 +419,7 @@ mod tests {
         assert!(path.ends_with("out/a/b/c.png") && path.parent().expect("a folder").is_dir());
         fs::write(path, "x").expect("written");
         tree.target("a/b/c.png/d").expect_err("a file where a folder is needed");
+        tree.target("a/.c.png.tintype-part").expect_err("the name of a part file");
     }
 
     #[test]
