@@ -32,6 +32,10 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+/// What a user's name may be.
+pub const USER_NAMES: &str =
+    "a user's name has 1 to 64 bytes: letters, digits and -_.@+, with no dot or dash at its beginning";
+
 /// A user's error: what is wrong, what to do next, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -68,9 +72,14 @@ impl Vault {
     /// answer wins.
     ///
     /// # Errors
-    /// No node within 2 s, no cluster key, a broken key.
+    /// No node within 2 s, no cluster key, a broken key, what cannot be an address at all.
     pub async fn open(connect: Connect) -> Result<Self, Problem> {
         Ok(Self { client: Client::open(connect).await? })
+    }
+
+    /// A sentence for each `--node` whose name has no address now; the others are used.
+    pub fn unresolved(&self) -> &[String] {
+        self.client.unresolved()
     }
 
     /// Says goodbye to the nodes. Bounded.
@@ -152,15 +161,15 @@ impl Vault {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn rm(&self, name: &str) -> Result<u64, Problem> {
+    pub async fn rm(&self, name: &str) -> Result<Written, Problem> {
         Ok(self.client.rm(name).await?)
     }
 
-    /// Brings the version back that a tombstone hides; the answer is the new version.
+    /// Brings the version back that a tombstone hides, as a new one. All of it must be on nodes that answer.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn undelete(&self, name: &str) -> Result<u64, Problem> {
+    pub async fn undelete(&self, name: &str) -> Result<Written, Problem> {
         Ok(self.client.undelete(name).await?)
     }
 
@@ -230,6 +239,9 @@ impl From<Error> for Problem {
     }
 }
 
+const PUT_ELSEWHERE: &str =
+    "put it under another name with `--name`; `tintype rm` takes this one out of the listing";
+
 /// The exit code and the next step of each error.
 fn exit_and_remedy(error: &Error) -> (Exit, String) {
     let (exit, remedy): (Exit, &str) = match error {
@@ -260,14 +272,32 @@ fn exit_and_remedy(error: &Error) -> (Exit, String) {
         }
         Error::BodyLost { .. } => (
             Exit::Failed,
-            "start the nodes that are down (`tintype nodes`) and run it again; older versions may be whole",
+            "put the file again if you have it; `tintype get NAME --version N` reads an older version that \
+             is whole",
+        ),
+        Error::OnSilent { silent, .. } => {
+            return (Exit::NoQuorum, format!("start {} and run it again", silent.join(" and ")));
+        }
+        Error::Unreadable { silent, .. } if !silent.is_empty() => {
+            let start = format!("start {} (`tintype nodes`) and run it again", silent.join(" and "));
+            return (Exit::NoQuorum, format!("{start}; if gone for good, {PUT_ELSEWHERE}"));
+        }
+        Error::Unreadable { .. } => return (Exit::Failed, PUT_ELSEWHERE.into()),
+        Error::HiddenLost { silent, .. } if !silent.is_empty() => {
+            return (Exit::Failed, format!("start {} and run it again", silent.join(" and ")));
+        }
+        Error::HiddenLost { .. } => (
+            Exit::Failed,
+            "put the file again if you have it; `tintype get NAME --version N` reads an older version that \
+             is whole",
         ),
         Error::Stale { .. } => {
-            (Exit::Failed, "start the nodes that are down; `--any` reads what the reachable ones know")
+            return (Exit::Failed, format!("{WHAT_TO_DO_WHEN_OLDER}; `--any` reads what is there"));
         }
         Error::Damaged { .. } => (Exit::Failed, "run `tintype verify NAME`"),
         Error::File { .. } => (Exit::Failed, "check the path and its permissions"),
         Error::Broken { .. } => (Exit::Failed, "`--force` stores it as it is, as plain bytes"),
+        Error::UserName(_) => (Exit::Usage, USER_NAMES),
         Error::Key { remedy, .. } => return (Exit::Failed, remedy.clone()),
         Error::Exists { .. } => (Exit::Failed, "`--force` overwrites it, `-o` names another place"),
         Error::Usage(_) => (Exit::Usage, "see `tintype help`"),

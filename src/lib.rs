@@ -24,7 +24,8 @@
 //! 4. There `node::bodies` has `disk` write it and passes it on to the next holder while it still comes in.
 //!    A receipt names the nodes that have it durably; two are enough, the third copy follows.
 //! 5. The client reads the object's register from its home proposer, lets `seal::manifest` make the next
-//!    version's manifest, sends that like a chunk, signs the new register value and sends it to any node.
+//!    version's manifest, sends that like a chunk, signs the new register value and sends it, over
+//!    `net::rpc`, to any node.
 //! 6. `node::serve` checks the signature and hands the value to `proto::chunkpaxos`, whose home proposer
 //!    has a majority of the object's acceptors accept it. Each promise is on disk before it is spoken.
 //! 7. The answer says how many copies are durable and how many machines may be lost (`survives`).

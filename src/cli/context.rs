@@ -43,7 +43,7 @@ impl Context {
     pub fn new(globals: &Globals, command: Option<&Command>, output: Output) -> Result<Self, Halt> {
         let home = Home::at(home_directory(globals.home.as_deref())?);
         let config = config::load(&home, globals, command)?;
-        start_log(&config)?;
+        start_log(&config, output.colour())?;
         let user = match command {
             Some(Command::Shell(args)) => args.user.clone(),
             _ => None,
@@ -77,9 +77,20 @@ impl Context {
     /// The vault, connected now if it was not.
     ///
     /// # Errors
-    /// As [`Vault::open`].
+    /// As [`Vault::open`]; a user's name that cannot be.
     pub async fn vault(&self) -> Result<&Vault, Halt> {
-        Ok(self.vault.get_or_try_init(|| Vault::open(self.connect())).await?)
+        if let Some(user) = &self.user {
+            // A name that cannot be needs no node to be told so.
+            self.home.user_key_path(user)?;
+        }
+        let open = || async {
+            let vault = Vault::open(self.connect()).await?;
+            for sentence in vault.unresolved() {
+                self.output.warn(&format!("{sentence}; the other addresses are used."));
+            }
+            Ok::<Vault, Problem>(vault)
+        };
+        Ok(self.vault.get_or_try_init(open).await?)
     }
 
     /// The vault and the name of the user, whose key is made now if there is none at all; then a person is
@@ -139,7 +150,7 @@ fn home_directory(given: Option<&Path>) -> Result<PathBuf, Problem> {
     })
 }
 
-fn start_log(config: &Effective) -> Result<(), Problem> {
+fn start_log(config: &Effective, colour: bool) -> Result<(), Problem> {
     use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt};
     let level = &config.config.log.level;
     let filter = EnvFilter::builder().parse(level).map_err(|error| {
@@ -149,8 +160,9 @@ fn start_log(config: &Effective) -> Result<(), Problem> {
             "use error, warn, info, debug, trace, or a list such as \"warn,tintype::net=debug\"",
         )
     })?;
-    let started =
-        fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true).finish().try_init();
+    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
+    // Its own default asks NO_COLOR, but not whether anything but a file reads it.
+    let started = log.with_ansi(colour).finish().try_init();
     // A second start in one process (a test) keeps the first log.
     drop(started);
     Ok(())

@@ -70,6 +70,9 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
     }
     if !tree {
         check_names(&args.names)?;
+        to.keep_apart(&args.names).map_err(|error| {
+            problem::usage(error.to_string(), "fetch one of them in a command of its own, with -o FILE")
+        })?;
     }
     let vault = context.vault().await?;
     let mut failures = Failures::new(&context.output, several);

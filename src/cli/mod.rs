@@ -11,6 +11,7 @@ pub mod context;
 pub mod demo;
 pub mod doctor;
 pub mod down;
+mod each;
 pub mod events;
 pub mod get;
 pub mod init;

@@ -49,14 +49,15 @@ pub(super) fn table(nodes: &[NodeInfo]) -> Vec<String> {
 
 fn row(node: &NodeInfo) -> Vec<String> {
     let unknown = || "unknown".to_owned();
+    let not_told = || "-".to_owned();
     let Answer { load, capacity, used, addr, .. } = answer(node);
     vec![
         if node.name.is_empty() { unknown() } else { node.name.clone() },
         state(node.state).to_owned(),
         node.role.clone(),
-        load.map_or_else(unknown, |load| format!("{load:.1}")),
-        used.map_or_else(unknown, text::size),
-        capacity.map_or_else(unknown, text::size),
+        load.map_or_else(not_told, |load| format!("{load:.1}")),
+        used.map_or_else(not_told, text::size),
+        capacity.map_or_else(not_told, text::size),
         addr.map_or_else(unknown, str::to_owned),
         node.peer.to_string(),
     ]
@@ -110,6 +111,8 @@ mod tests {
         assert_eq!(names, promised);
         assert_eq!((&json["name"], &json["addr"], &json["capacity"]), (&().into(), &().into(), &().into()));
         assert_eq!((&json["load"], &json["state"]), (&43.0.into(), &"dead".into()));
-        assert!(table(&[node])[1].contains("unknown"));
+        let unheard = NodeInfo { load_centi: None, used_bytes: None, ..node };
+        let words: Vec<String> = row(&unheard);
+        assert_eq!(words[..7], ["unknown", "dead", "member", "-", "-", "-", "unknown"]);
     }
 }

@@ -55,6 +55,11 @@ impl Output {
         self.json
     }
 
+    /// Whether what goes to stderr may be coloured.
+    pub fn colour(&self) -> bool {
+        self.colour
+    }
+
     /// Whether stdout is a terminal.
     pub fn stdout_is_terminal(&self) -> bool {
         self.stdout_is_terminal
@@ -70,7 +75,7 @@ impl Output {
     /// # Errors
     /// As stdout says; a closed pipe among them.
     pub fn line(&self, line: &str) -> io::Result<()> {
-        let line = if self.stdout_is_terminal { text::sanitised(line) } else { line.to_owned() };
+        let line = if self.stdout_is_terminal { text::sanitised(line) } else { text::upright(line) };
         self.undisturbed(|| {
             let mut stdout = io::stdout().lock();
             writeln!(stdout, "{line}")?;

@@ -6,7 +6,7 @@
 use std::io;
 
 use crate::{
-    api::{Exit, Problem},
+    api::{Exit, Problem, USER_NAMES},
     client,
     disk::DiskError,
     model::config::ConfigError,
@@ -63,7 +63,7 @@ pub fn disk(error: &DiskError) -> Problem {
             format!("put back a good copy of {}, or move it away", path.display())
         }
         DiskError::BadName { .. } => {
-            return usage(error.to_string(), "use letters, digits, `-`, `_` and `.`");
+            return usage(error.to_string(), USER_NAMES);
         }
         DiskError::Io { path, .. } => {
             format!("check that {} exists and may be read and written by you", path.display())

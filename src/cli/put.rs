@@ -110,7 +110,10 @@ async fn put_all(
     let mut finished = stream::iter(transfers).buffer_unordered(SMALL_OBJECTS_AT_ONCE_MAX);
     while let Some((name, done)) = finished.next().await {
         match done {
-            Ok(done) => output.answer(&done, || sentence(&done))?,
+            Ok(done) => {
+                output.answer(&done, || sentence(&done))?;
+                done.warnings.iter().for_each(|warning| output.warn(warning));
+            }
             Err(problem) => failures.add(&name, problem)?,
         }
     }
@@ -138,7 +141,7 @@ pub(super) fn weight(bytes: Option<u64>) -> u32 {
 /// `photo.png  version 2  3.4 MB  2 of 3 copies (desk, attic)  survives 1  41 ms`
 fn sentence(done: &PutDone) -> String {
     if done.unchanged {
-        return format!("{}  version {}  unchanged", done.name, done.version);
+        return format!("{}  version {}  unchanged  survives {}", done.name, done.version, done.survives);
     }
     let names = done.nodes.join(", ");
     // Different bodies of one object may be on different nodes for a moment, until each is on all of them.
@@ -219,6 +222,7 @@ mod tests {
             ms: 41,
             unchanged: false,
             commit_messages: 6,
+            warnings: Vec::new(),
         }
     }
 
@@ -226,7 +230,10 @@ mod tests {
     fn the_answer_is_the_promised_line() {
         let words = "photo.png  version 2  3.4 MB  2 of 3 copies (desk, attic)  survives 1  41 ms";
         assert_eq!(sentence(&done()), words);
-        assert_eq!(sentence(&PutDone { unchanged: true, ..done() }), "photo.png  version 2  unchanged");
+        assert_eq!(
+            sentence(&PutDone { unchanged: true, ..done() }),
+            "photo.png  version 2  unchanged  survives 1"
+        );
     }
 
     #[test]

@@ -2,15 +2,13 @@
 
 use serde::Serialize;
 
-use super::{context::Context, get::check_names, problem::Outcome, put::Failures};
-
-/// `rm`.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Args {
-    /// Objects
-    #[arg(required = true, value_name = "NAME")]
-    names: Vec<String>,
-}
+pub use super::each::Args;
+use super::{
+    context::Context,
+    each::each,
+    problem::{Halt, Outcome},
+};
+use crate::api::{Vault, Written};
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -24,16 +22,22 @@ struct Answer<'a> {
 /// # Errors
 /// No vault; names that cannot be. Single objects are told one by one.
 pub async fn run(args: &Args, context: &Context) -> Outcome {
-    check_names(&args.names)?;
-    let vault = context.vault().await?;
-    let mut failures = Failures::new(&context.output, args.names.len() > 1);
-    for name in &args.names {
-        match vault.rm(name).await {
-            Ok(version) => context.output.answer(&Answer { name, version, removed: true }, || {
-                format!("{name}  version {version}  removed (`tintype undelete` brings it back)")
-            })?,
-            Err(problem) => failures.add(name, problem)?,
-        }
-    }
-    failures.end("removed")
+    let ask = async |vault: &Vault, name: &str| vault.rm(name).await;
+    let words = "removed (`tintype undelete` brings it back)";
+    each(args, context, "removed", ask, |name, written| tell(context, name, &written, true, words)).await
+}
+
+/// The answer of a removal or of one taken back.
+pub(super) fn tell(
+    context: &Context,
+    name: &str,
+    written: &Written,
+    removed: bool,
+    words: &str,
+) -> Result<(), Halt> {
+    let Written { version, warnings } = written;
+    let answer = Answer { name, version: *version, removed };
+    context.output.answer(&answer, || format!("{name}  version {version}  {words}"))?;
+    warnings.iter().for_each(|warning| context.output.warn(warning));
+    Ok(())
 }

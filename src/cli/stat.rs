@@ -1,31 +1,16 @@
 //! `tintype stat`: all that is known of an object.
 
-use super::{context::Context, get::check_names, problem::Halt, problem::Outcome, put::Failures, text};
-use crate::api::Stat;
-
-/// `stat`.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Args {
-    /// Objects
-    #[arg(required = true, value_name = "NAME")]
-    names: Vec<String>,
-}
+pub use super::each::Args;
+use super::{context::Context, each::each, problem::Halt, problem::Outcome, text};
+use crate::api::{Stat, Vault};
 
 /// Prints each object.
 ///
 /// # Errors
 /// No vault; names that cannot be. Single objects are told one by one.
 pub async fn run(args: &Args, context: &Context) -> Outcome {
-    check_names(&args.names)?;
-    let vault = context.vault().await?;
-    let mut failures = Failures::new(&context.output, args.names.len() > 1);
-    for name in &args.names {
-        match vault.stat(name).await {
-            Ok(stat) => print(&stat, context)?,
-            Err(problem) => failures.add(name, problem)?,
-        }
-    }
-    failures.end("found")
+    let ask = async |vault: &Vault, name: &str| vault.stat(name).await;
+    each(args, context, "found", ask, |_, found| print(&found, context)).await
 }
 
 fn print(stat: &Stat, context: &Context) -> Result<(), Halt> {

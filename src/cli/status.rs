@@ -64,6 +64,9 @@ pub async fn bare(context: &Context) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// With so many nodes each knows every object.
+const COPIES: u64 = 3;
+
 const NEXT_COMMANDS: [&str; 3] = ["tintype up", "tintype put photo.png", "tintype get photo.png"];
 
 fn next_steps(home: &str) -> Vec<String> {
@@ -126,21 +129,50 @@ fn sentence(status: &Status) -> String {
     if !info.waiting.is_empty() {
         return format!("Not serving yet: {}.", info.waiting.trim_end_matches('.'));
     }
-    let verdict = if *healthy { "Healthy" } else { "Not healthy" };
-    let answer = if *nodes_total == 1 { "answers" } else { "answer" };
     let silent: Vec<&str> =
         info.nodes.iter().filter(|node| node.state != NodeState::Alive).map(name).collect();
     let silent = if silent.is_empty() { String::new() } else { format!(" (silent: {})", silent.join(", ")) };
+    let nodes = text::count(*nodes_total, "node", "nodes");
+    if let Some(needed) = needed(*nodes_alive, *nodes_total) {
+        let answer = if *nodes_alive == 1 { "answers" } else { "answer" };
+        return format!("Not healthy: {nodes_alive} of {nodes} {answer}{silent}, {needed}.");
+    }
+    let verdict = if *healthy { "Healthy" } else { "Not healthy" };
+    let answer = if *nodes_total == 1 { "answers" } else { "answer" };
+    let single = info.single_copy_objects.unwrap_or(0);
     let lose = match (can_lose, nodes_total) {
         (None, _) => "how many machines may be lost now is not known yet".into(),
+        (Some(0), _) if *healthy && *nodes_total > 1 && single > 0 => single_copy(single, *nodes_total),
         (Some(0), 1) => "every picture is on this machine alone, so it must not be lost".into(),
         (Some(0), _) => "no further machine may be lost now".into(),
         (Some(1), _) => "any one machine may be lost now without losing a picture".into(),
         (Some(number), _) => format!("any {number} machines may be lost now without losing a picture"),
     };
+    format!("{verdict}: {nodes_alive} of {nodes} {answer}{silent}; {lose}.")
+}
+
+/// What is needed where fewer than a majority are alive; none where that is not so.
+fn needed(alive: u64, total: u64) -> Option<String> {
+    let majority = total / 2 + 1;
+    match total {
+        _ if alive >= majority => None,
+        // Each decides about its half of the pictures alone.
+        2 => Some("both are needed to read and to store every picture: start the other".into()),
+        0..=COPIES => Some(format!("{majority} are needed to read and to store: start more of them")),
+        // Which ones is another question.
+        _ => Some(format!("at least {majority} are needed to read and to store: start more of them")),
+    }
+}
+
+/// What the owner's own wish costs: each of these objects is lost with one machine.
+fn single_copy(objects: u64, nodes: u64) -> String {
+    // Of more nodes than copies, no single one knows of every object.
+    let least = if nodes > COPIES { "at least " } else { "" };
+    let were = if objects == 1 { "was" } else { "were" };
     format!(
-        "{verdict}: {nodes_alive} of {} {answer}{silent}; {lose}.",
-        text::count(*nodes_total, "node", "nodes")
+        "but {least}{} {were} stored with one copy on purpose, so the loss of one machine may lose a picture: \
+         `tintype put --copies 3` of the same file makes more copies",
+        text::count(objects, "object", "objects")
     )
 }
 
@@ -189,6 +221,7 @@ mod tests {
                 foreign: vec!["a stranger".into()],
                 warnings: vec![],
                 clock_unix_ms: 0,
+                single_copy_objects: Some(0),
             },
         }
     }
@@ -212,9 +245,28 @@ mod tests {
             sentence(&status(nodes, Some(0))),
             "Not healthy: 2 of 3 nodes answer (silent: attic); no further machine may be lost now."
         );
+        let mut nodes = three();
+        (nodes[1].state, nodes[2].state) = (NodeState::Dead, NodeState::Unknown);
+        assert_eq!(
+            sentence(&status(nodes, Some(0))),
+            "Not healthy: 1 of 3 nodes answers (silent: attic, nas), 2 are needed to read and to store: start \
+             more of them."
+        );
+        assert_eq!(
+            sentence(&status(vec![node("desk", NodeState::Alive), node("nas", NodeState::Dead)], Some(0))),
+            "Not healthy: 1 of 2 nodes answers (silent: nas), both are needed to read and to store every \
+             picture: start the other."
+        );
         assert_eq!(
             sentence(&status(vec![node("desk", NodeState::Alive)], Some(0))),
             "Healthy: 1 of 1 node answers; every picture is on this machine alone, so it must not be lost."
+        );
+        let mut single = status(three(), Some(0));
+        single.info.single_copy_objects = Some(2);
+        let said = sentence(&single);
+        assert!(
+            said.starts_with("Healthy: 3 of 3 nodes answer; but 2 objects were stored with one"),
+            "{said}"
         );
         let mut waiting = status(vec![], None);
         waiting.info.waiting = "it waits for 2 more machines".into();

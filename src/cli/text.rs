@@ -2,14 +2,24 @@
 //!
 //! Pure: everything that depends on the moment gets it as an argument.
 
-/// Removes what could steer a terminal or turn a line around: control characters and bidirectional overrides.
-/// Line ends and tabs stay.
+/// Removes what could steer a terminal or turn a line around: control characters and marks of the direction
+/// of writing; what [`upright`] writes out is written out. Line ends and tabs stay.
 pub fn sanitised(text: &str) -> String {
-    let hostile = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
-    };
-    text.chars().map(|c| if hostile(c) { '\u{fffd}' } else { c }).collect()
+    let hostile =
+        |c: char| (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{200e}' | '\u{200f}');
+    upright(text).chars().map(|c| if hostile(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Writes out the characters that turn the text around them, as `\u{202e}`: embeddings, overrides and
+/// isolates of the Unicode Bidirectional Algorithm (UAX 9). They are format characters, no control
+/// characters, so a name may have them; but a line of text must not read as another, wherever it is read.
+pub fn upright(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if turns(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    out
 }
 
 /// A size as people read it: `999 B`, `3.4 MB`, `120 GB` (powers of 1000).
@@ -77,8 +87,11 @@ pub fn count(number: u64, one: &str, many: &str) -> String {
 /// Rows as columns, two spaces apart, the last column ragged. Widths count characters, not bytes.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let head: Vec<String> = head.iter().map(ToString::to_string).collect();
+    // Before it is measured.
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| upright(cell)).collect()).collect();
     let width = |column: usize| {
-        let cells = std::iter::once(&head).chain(rows).filter_map(|row| row.get(column));
+        let cells = std::iter::once(&head).chain(&rows).filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
@@ -86,7 +99,7 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
         let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    std::iter::once(&head).filter(|head| head.iter().any(|h| !h.is_empty())).chain(rows).map(line).collect()
+    std::iter::once(&head).filter(|head| head.iter().any(|h| !h.is_empty())).chain(&rows).map(line).collect()
 }
 
 #[cfg(test)]
@@ -151,7 +164,9 @@ mod tests {
 
     #[test]
     fn nothing_that_steers_a_terminal_gets_through() {
-        assert_eq!(sanitised("a\u{1b}[31mb\u{7}\rc\u{202e}d"), "a\u{fffd}[31mb\u{fffd}\u{fffd}c\u{fffd}d");
+        assert_eq!(sanitised("a\u{1b}[31mb\u{7}\rc\u{202e}d"), "a\u{fffd}[31mb\u{fffd}\u{fffd}c\\u{202e}d");
+        assert_eq!(upright("a\u{2066}b\u{2069}\u{202a}"), "a\\u{2066}b\\u{2069}\\u{202a}");
+        assert_eq!(upright("\u{5d0}\u{200f} bär"), "\u{5d0}\u{200f} bär");
         assert_eq!(sanitised("bär\tund\nzeile"), "bär\tund\nzeile");
     }
 

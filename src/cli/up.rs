@@ -176,13 +176,16 @@ fn problem_of(error: &NodeError) -> Problem {
             "start once with `--moved` if the old home is not used any more"
         }
         NodeError::Disk(DiskError::NewerFormat { .. }) => "update tintype on this machine",
-        NodeError::Key { .. } => "put the right key in its place; it is never overwritten",
+        NodeError::Key { .. } => "put the right key back in its place; nothing was overwritten",
         NodeError::Address(_) => "an address looks like 192.168.1.5:4117",
         NodeError::RolledBack(_) | NodeError::Refused(_) | NodeError::Disk(DiskError::RolledBack { .. }) => {
             "start the home that this node used last; this one is never used again"
         }
+        NodeError::Twin { .. } => "stop the other node first if this home is the one that counts",
         NodeError::Disk(_) | NodeError::Record(_) => "check the disk; nothing was overwritten",
-        NodeError::Net(_) | NodeError::Transport(_) => "`tintype doctor` looks for the cause",
+        NodeError::Net(_) | NodeError::Transport(_) | NodeError::Threads(_) => {
+            "`tintype doctor` looks for the cause"
+        }
     };
     Problem::failed(error.to_string(), remedy)
 }

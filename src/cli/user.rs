@@ -4,7 +4,7 @@
 //! never printed unless asked for, and what it needs is said in words.
 
 use std::{
-    io::{IsTerminal, Read, Write},
+    io::{IsTerminal, Read},
     path::{Path, PathBuf},
 };
 
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     api::{Exit, Problem},
+    client::{Error, files::destination},
     seal::{
         key_file::{self, KeyFile},
         keys::{UserKeys, UserSecret},
@@ -107,7 +108,7 @@ fn add(name: &str, sealed: bool, context: &Context) -> Outcome {
     context.output.answer(&Answer { name, path: Some(&path), owner, sealed }, || {
         format!("User {name} was added: {}", path.display())
     })?;
-    context.output.warn(&back_up_now(name, &path));
+    context.output.talk(&back_up_now(name, &path));
     if sealed {
         context.output.talk("Keep the passphrase with the back-up: the key is of no use without it.");
     }
@@ -211,20 +212,13 @@ fn only_user(context: &Context) -> Result<String, Halt> {
 
 /// A new file that only its owner can read. One that is there is never overwritten: it may be another key.
 fn write_private(file: &Path, key_text: &str) -> Result<(), Problem> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options.open(file).and_then(|mut open| {
-        open.write_all(format!("{}\n", key_text.trim()).as_bytes())?;
-        open.sync_all()
-    });
-    written.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Problem::failed(
+    let text = Zeroizing::new(format!("{}\n", key_text.trim()));
+    destination::write_new_private(file, text.as_bytes()).map_err(|error| match error {
+        Error::Exists { .. } => Problem::failed(
             format!("{} exists", file.display()),
             "give another file with -o; a file that may be a key is never overwritten",
         ),
-        _ => Problem::failed(format!("{}: {error}", file.display()), "give another file with -o"),
+        error => Problem::failed(error.to_string(), "give another file with -o"),
     })
 }
 

@@ -1,4 +1,4 @@
-//! `tintype verify`: every copy is read; bad ones are reported and mended.
+//! `tintype verify`: every copy of every kept version is read; bad ones are reported and mended.
 
 use super::{context::Context, get::check_names, problem::Outcome, progress::Meter, text};
 use crate::api::{Exit, Verified};
@@ -6,7 +6,7 @@ use crate::api::{Exit, Verified};
 /// `verify`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Args {
-    /// Objects [default: all of the user]
+    /// Objects, removed ones too [default: all of the user]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 }
@@ -36,7 +36,13 @@ fn clean(verified: &Verified) -> bool {
 }
 
 fn sentence(verified: &Verified) -> String {
-    let objects = text::count(verified.objects, "object", "objects");
+    let mut objects = text::count(verified.objects, "object", "objects");
+    if verified.removed > 0 {
+        objects = format!("{objects} ({} removed)", verified.removed);
+    }
+    if verified.versions > verified.objects {
+        objects = format!("{objects}, {} versions", verified.versions);
+    }
     let read = text::count(verified.copies_read, "copy was", "copies were");
     let mut words = format!("{objects}: {read} read");
     if clean(verified) {
@@ -62,8 +68,10 @@ mod tests {
 
     #[test]
     fn the_sentence_says_what_is_bad_and_what_became_of_it() {
-        let good = Verified { objects: 1, copies_read: 6, ..Verified::default() };
+        let good = Verified { objects: 1, versions: 1, copies_read: 6, ..Verified::default() };
         assert_eq!(sentence(&good), "1 object: 6 copies were read, all are good");
+        let more = Verified { objects: 3, removed: 1, versions: 5, ..good.clone() };
+        assert_eq!(sentence(&more), "3 objects (1 removed), 5 versions: 6 copies were read, all are good");
         let bad = Verified { bad: 2, mended: 1, lost: 1, unreachable: vec!["attic".into()], ..good };
         assert!(!clean(&bad));
         assert_eq!(

@@ -1,37 +1,21 @@
 //! `tintype where`: each copy's node, and when it was last verified.
 
+pub use super::each::Args;
 use super::{
     context::{Context, now_unix_ms},
-    get::check_names,
+    each::each,
     problem::{Halt, Outcome},
-    put::Failures,
     text,
 };
-use crate::api::{Copy, Where};
-
-/// `where`.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Args {
-    /// Objects
-    #[arg(required = true, value_name = "NAME")]
-    names: Vec<String>,
-}
+use crate::api::{Copy, Vault, Where};
 
 /// Prints where each object lies.
 ///
 /// # Errors
 /// No vault; names that cannot be. Single objects are told one by one.
 pub async fn run(args: &Args, context: &Context) -> Outcome {
-    check_names(&args.names)?;
-    let vault = context.vault().await?;
-    let mut failures = Failures::new(&context.output, args.names.len() > 1);
-    for name in &args.names {
-        match vault.where_is(name).await {
-            Ok(found) => print(&found, context)?,
-            Err(problem) => failures.add(name, problem)?,
-        }
-    }
-    failures.end("found")
+    let ask = async |vault: &Vault, name: &str| vault.where_is(name).await;
+    each(args, context, "found", ask, |_, found| print(&found, context)).await
 }
 
 fn print(found: &Where, context: &Context) -> Result<(), Halt> {

@@ -3,9 +3,14 @@
 //! A node that does not answer within 500 ms is not given up; the next one is asked beside it, and the first
 //! answer that decides counts.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::{Client, Error};
 use crate::{
@@ -16,6 +21,11 @@ use crate::{
     },
     seal,
 };
+
+/// How often it is looked who is connected and whether patience is over.
+const LOOK_EVERY: Millis = Millis(50);
+/// The pause before a node that gave no answer, or is busy or not ready, is asked again.
+const ASK_AGAIN: Millis = Millis(100);
 
 /// A register as it was read.
 #[derive(Clone, Debug)]
@@ -39,41 +49,51 @@ impl Client {
         }
     }
 
-    /// Asks one after the other, half a second apart, until one decides; those that decide nothing (busy, no
-    /// quorum, not ready) are the answer only if nobody does.
+    /// Asks one after the other, half a second apart, until one decides; with an empty `order` whoever is
+    /// connected. Those that decide nothing (busy, no quorum, not ready) are the answer only if nobody does.
+    /// Who could not be asked, because connections are gone, is waited for until the patience is over.
     pub(super) async fn ask_first(
         &self,
         order: &[PeerId],
         request: &Request,
         patience: Millis,
     ) -> Result<(PeerId, Response), Error> {
-        let started = Instant::now();
-        let deadline = tokio::time::Instant::now() + Duration::from(patience);
-        let mut waiting = self.usable(order).into_iter();
+        let (started, began) = (Instant::now(), self.awake.now());
         let mut asked = FuturesUnordered::new();
-        let mut undecided: Option<(PeerId, Response)> = None;
+        let mut round = Round::default();
         loop {
-            if let Some(peer) = waiting.next() {
-                let left = patience.since(Millis(started.elapsed().as_millis() as u64));
-                asked.push(async move { (peer, self.ask(peer, request, left).await) });
-            } else if asked.is_empty() {
+            let now = self.awake.now();
+            let left = patience.since(now.since(began));
+            if left == Millis(0) {
                 break;
             }
-            let step = tokio::time::Instant::now() + Duration::from(limits::NO_PROGRESS);
-            let until = if waiting.len() > 0 { step.min(deadline) } else { deadline };
-            match tokio::time::timeout_at(until, asked.next()).await {
-                Ok(Some((peer, Some(response)))) if decides(&response) => {
-                    self.note_answer(peer);
-                    return Ok((peer, response));
-                }
-                Ok(Some((peer, Some(response)))) => undecided = Some((peer, response)),
-                Ok(Some((peer, None))) => self.shun(peer),
-                Ok(None) => {}
-                Err(_) if tokio::time::Instant::now() >= deadline => break,
-                Err(_) => {}
+            let everybody = if order.is_empty() { self.anybody() } else { order.to_vec() };
+            if let Some(peer) = round.next(now, &self.usable(&everybody)) {
+                asked.push(async move { (peer, self.ask(peer, request, left).await) });
+            } else if asked.is_empty() && round.is_settled(&everybody) {
+                break;
+            }
+            let step = Duration::from(left.min(LOOK_EVERY));
+            tokio::select! {
+                Some((peer, answer)) = asked.next(), if !asked.is_empty() => match answer {
+                    Some(response) if decides(&response) => {
+                        self.note_answer(peer);
+                        return Ok((peer, response));
+                    }
+                    Some(response) => round.on_undecided(self.awake.now(), peer, response),
+                    None => {
+                        self.shun(peer);
+                        round.on_silence(self.awake.now(), peer);
+                    }
+                },
+                () = tokio::time::sleep(step) => {}
             }
         }
-        undecided.ok_or_else(|| self.unreachable(started))
+        round.undecided().ok_or_else(|| self.unreachable(started))
+    }
+
+    fn anybody(&self) -> Vec<PeerId> {
+        self.net.connected().keys().copied().collect()
     }
 
     /// The current register of an object; with `any` the newest that the reachable nodes know.
@@ -94,18 +114,28 @@ impl Client {
     }
 
     async fn read_any(&self, object: ObjectId) -> Result<Current, Error> {
-        let started = Instant::now();
-        let order = self.usable(&self.view().await?.askable(&object));
+        let (started, began) = (Instant::now(), self.awake.now());
+        let order = self.view().await?.askable(&object);
         let request = Request::ReadAny { object };
-        let asked = order.iter().map(|peer| self.ask(*peer, &request, limits::CLIENT_PATIENCE));
         let mut newest: Option<VerifiedRegister> = None;
         let mut answers = 0;
-        for response in futures::future::join_all(asked).await.into_iter().flatten() {
-            let Response::Register { value } = response else { continue };
-            answers += 1;
-            let Some(Ok(value)) = value.map(|raw| self.own_register(object, &raw.0)) else { continue };
-            if newest.as_ref().is_none_or(|n| n.version < value.version) {
-                newest = Some(value);
+        loop {
+            let left = limits::CLIENT_PATIENCE.since(self.awake.since(began));
+            if answers > 0 || left == Millis(0) {
+                break;
+            }
+            let usable = self.usable(&order);
+            let asked = usable.iter().map(|peer| self.ask(*peer, &request, left));
+            for response in futures::future::join_all(asked).await.into_iter().flatten() {
+                let Response::Register { value } = response else { continue };
+                answers += 1;
+                let Some(Ok(value)) = value.map(|raw| self.own_register(object, &raw.0)) else { continue };
+                if newest.as_ref().is_none_or(|n| n.version < value.version) {
+                    newest = Some(value);
+                }
+            }
+            if answers == 0 {
+                tokio::time::sleep(LOOK_EVERY.into()).await;
             }
         }
         if answers == 0 {
@@ -145,10 +175,77 @@ impl Client {
         if answered > seen { self.note_seen(object, answered).await } else { Ok(()) }
     }
 
-    /// Notes a version that a quorum has answered or acknowledged.
+    /// Notes a version that a quorum has answered or acknowledged. Who comes while others are written down
+    /// is written down with all who wait: one fsync for all of them.
     pub(super) async fn note_seen(&self, object: ObjectId, version: u64) -> Result<(), Error> {
-        let founding = self.view().await?.founding;
-        self.with_state(move |state| state.saw(founding, &[(object, version)])).await
+        let (founding, owner) = (self.view().await?.founding, self.keys().await?.owner());
+        let (tell, mut told) = oneshot::channel();
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push((object, version, tell));
+        let _turn = self.noting.lock().await;
+        match told.try_recv() {
+            Ok(result) => return result,
+            Err(TryRecvError::Empty) => {}
+            // Whoever had the turn went away in the middle of it: nobody knows what of his was written.
+            Err(TryRecvError::Closed) => {
+                return self.with_state(move |state| state.saw(founding, owner, &[(object, version)])).await;
+            }
+        }
+        let notes = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        let seen: Vec<_> = notes.iter().map(|(object, version, _)| (*object, *version)).collect();
+        let result = self.with_state(move |state| state.saw(founding, owner, &seen)).await;
+        for (_, _, tell) in notes {
+            // One that gave up has its version noted all the same.
+            let _ = tell.send(result.clone());
+        }
+        result
+    }
+}
+
+/// Who is asked when, and what came of it.
+#[derive(Default)]
+struct Round {
+    asked: BTreeSet<PeerId>,
+    undecided: BTreeMap<PeerId, Response>,
+    /// When to ask somebody again.
+    again_at: BTreeMap<PeerId, Millis>,
+    next_at: Millis,
+}
+
+impl Round {
+    /// Whom to ask now, of those that can be.
+    fn next(&mut self, now: Millis, usable: &[PeerId]) -> Option<PeerId> {
+        if now < self.next_at {
+            return None;
+        }
+        let is_due = |peer: &PeerId| self.again_at.get(peer).is_none_or(|at| *at <= now);
+        let next = *usable.iter().find(|peer| !self.asked.contains(peer) && is_due(peer))?;
+        self.asked.insert(next);
+        self.next_at = now + limits::NO_PROGRESS;
+        Some(next)
+    }
+
+    fn on_silence(&mut self, now: Millis, peer: PeerId) {
+        self.asked.remove(&peer);
+        self.again_at.insert(peer, now + ASK_AGAIN);
+        self.next_at = now;
+    }
+
+    fn on_undecided(&mut self, now: Millis, peer: PeerId, response: Response) {
+        self.on_silence(now, peer);
+        self.undecided.insert(peer, response);
+    }
+
+    /// Whether waiting for others is of no use: a node has looked for a majority itself, for as long as there
+    /// is patience; or all have answered.
+    fn is_settled(&self, everybody: &[PeerId]) -> bool {
+        let no_quorum = self.undecided.values().any(|response| matches!(response, Response::NoQuorum));
+        let all = everybody.iter().all(|peer| self.undecided.contains_key(peer));
+        no_quorum || (all && !everybody.is_empty())
+    }
+
+    /// The answer if nobody decided.
+    fn undecided(self) -> Option<(PeerId, Response)> {
+        self.undecided.into_iter().max_by_key(|(_, response)| matches!(response, Response::NoQuorum))
     }
 }
 
@@ -164,5 +261,75 @@ pub(super) fn undecided_error(response: Response, reading: bool) -> Error {
         Response::Busy => Error::Full("every node that answers has too much to do just now".into()),
         Response::Refused(sentence) => Error::Refused(sentence),
         _ => Error::Refused("a node gave an answer that does not fit the question".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! The order of asking, and real connections on loopback that come and go.
+
+    use std::collections::BTreeMap;
+
+    use libp2p_identity::Keypair;
+
+    use super::*;
+    use crate::client::holders::{CutWay, client, holder, run};
+
+    fn peers() -> [PeerId; 3] {
+        [1, 2, 3].map(|n| Keypair::ed25519_from_bytes([n; 32]).unwrap().public().to_peer_id())
+    }
+
+    #[test]
+    fn who_was_silent_is_asked_again_and_who_knows_of_no_majority_settles_it() {
+        let (p, mut round) = (peers(), Round::default());
+        assert_eq!(round.next(Millis(0), &p), Some(p[0]));
+        assert_eq!(round.next(Millis(100), &p), None);
+        assert_eq!(round.next(limits::NO_PROGRESS, &p), Some(p[1]));
+        round.on_silence(Millis(600), p[0]);
+        assert_eq!(round.next(Millis(600), &p), Some(p[2]));
+        round.on_silence(Millis(610), p[1]);
+        round.on_undecided(Millis(620), p[2], Response::Busy);
+        assert_eq!(round.next(Millis(620), &p), None);
+        assert!(!round.is_settled(&p), "two have said nothing");
+        assert_eq!(round.next(Millis(620) + ASK_AGAIN, &p), Some(p[0]));
+        round.on_undecided(Millis(730), p[0], Response::NoQuorum);
+        assert!(round.is_settled(&p));
+        assert_eq!(round.undecided().map(|(peer, _)| peer), Some(p[0]));
+        let mut round = Round::default();
+        for peer in p {
+            assert_eq!(round.next(Millis(0), &[peer]), Some(peer));
+            round.on_undecided(Millis(0), peer, Response::Busy);
+        }
+        assert!(round.is_settled(&p), "all have answered");
+        assert!(!Round::default().is_settled(&[]), "there is nobody to answer yet");
+    }
+
+    #[test]
+    fn a_node_that_can_be_reached_again_soon_is_waited_for_and_no_longer() {
+        run(async {
+            let a = holder(1, &BTreeMap::new()).await;
+            let dir = tempfile::tempdir().unwrap();
+            let way = CutWay::to(a.addr).await;
+            let client = client(dir.path(), &[&a], &[way.addr]).await;
+            let mut connected = client.net.watch_peers();
+            let request = Request::Read { object: ObjectId([1; 32]) };
+            for order in [vec![], vec![a.peer]] {
+                way.cut.send_replace(true);
+                connected.wait_for(|peers| peers.is_empty()).await.unwrap();
+                let mend = async {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    way.cut.send_replace(false);
+                };
+                let asking = client.ask_first(&order, &request, limits::CLIENT_PATIENCE);
+                let (answer, ()) = futures::join!(asking, mend);
+                assert!(matches!(answer, Ok((_, Response::Register { value: None }))), "{answer:?}");
+            }
+            way.cut.send_replace(true);
+            connected.wait_for(|peers| peers.is_empty()).await.unwrap();
+            let begun = Instant::now();
+            let answer = client.ask_first(&[], &request, Millis(700)).await;
+            assert!(matches!(answer, Err(Error::Unreachable { waited_ms: 650.., .. })), "{answer:?}");
+            assert!(begun.elapsed() < Duration::from_secs(2));
+        });
     }
 }

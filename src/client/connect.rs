@@ -4,25 +4,32 @@
 //! decoded never delays a keep-alive.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use libp2p_identity::Keypair;
 use tokio::sync::{oneshot, watch};
 
-use super::{Client, Error, View, types::Connect};
+use super::{
+    Client, Error, View,
+    awake::{self, AwakeClock},
+    types::Connect,
+};
 use crate::{
     disk::Home,
     model::{
-        PeerId,
+        Millis, PeerId,
         hello::{BootMark, Kind},
         limits,
         rpc::{Request, Response},
     },
     net::{
-        Event, Multiaddr, Net, NetConfig, NetHandle, address,
+        Event, Multiaddr, Net, NetConfig, NetHandle,
+        address::{self, AddressError},
         transport::{self, Gate, Keys, Me, OwnStarts},
     },
     proto::placement::Weighted,
@@ -38,7 +45,7 @@ const REST_PATIENCE: Duration = Duration::from_millis(20);
 pub(super) struct NetworkThread {
     stop: watch::Sender<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Why peers were refused, for the sentence when nobody answers.
+    /// Why peers were refused and names were not found, for the sentence when nobody answers.
     hints: Arc<Mutex<Vec<String>>>,
 }
 
@@ -71,12 +78,14 @@ impl Client {
     /// Connects to the first node that answers.
     ///
     /// # Errors
-    /// [`Error::Key`], [`Error::Unreachable`] after two seconds, [`Error::Usage`] for what is no address.
+    /// [`Error::Key`], [`Error::Unreachable`] after two seconds, [`Error::Usage`] for what is no address. A
+    /// name that has no address now is no error as long as another address was given.
     pub async fn open(connect: Connect) -> Result<Self, Error> {
         let home = Home::at(&connect.home);
         let keys = client_keys(&home)?;
-        let config = net_config(&connect, &home).await?;
-        let (network, started) = start_network(keys, config);
+        let (config, unresolved) = net_config(&connect, &home).await?;
+        let awake = Arc::new(AwakeClock::start());
+        let (network, started) = start_network(keys, config, unresolved.clone(), Arc::clone(&awake));
         let started = started.await.map_err(|_| Error::Refused("the network did not start".into()))?;
         let (net, quic) = started.map_err(Error::Refused)?;
         let me = quic.gate().me().peer;
@@ -91,10 +100,16 @@ impl Client {
             network,
             talking_to: Mutex::new(None),
             shunned: Mutex::default(),
+            given_up: Mutex::default(),
+            rooms: super::store::Rooms::default(),
+            awake,
             view: tokio::sync::OnceCell::new(),
             user: tokio::sync::OnceCell::new(),
             state: Arc::default(),
+            notes: Mutex::default(),
+            noting: tokio::sync::Mutex::default(),
             transfers: tokio::sync::Semaphore::new(limits::SMALL_OBJECTS_AT_ONCE_MAX),
+            unresolved,
         };
         client.wait_for_a_node().await?;
         Ok(client)
@@ -108,24 +123,28 @@ impl Client {
     }
 
     async fn wait_for_a_node(&self) -> Result<(), Error> {
-        let started = Instant::now();
+        let (started, began) = (Instant::now(), self.awake.now());
         let mut peers = self.net.watch_peers();
-        let patience = Duration::from(limits::CLIENT_PATIENCE);
         loop {
             if let Some(peer) = peers.borrow_and_update().keys().next() {
                 self.note_answer(*peer);
                 return Ok(());
             }
-            let left = patience.saturating_sub(started.elapsed());
-            if !matches!(tokio::time::timeout(left, peers.changed()).await, Ok(Ok(()))) {
+            let left = limits::CLIENT_PATIENCE.since(self.awake.since(began));
+            let step = Duration::from(left).min(awake::LOOK_EVERY);
+            let changed = tokio::time::timeout(step, peers.changed()).await;
+            if left == Millis(0) || matches!(changed, Ok(Err(_))) {
                 return Err(self.unreachable(started));
             }
         }
     }
 
     pub(super) fn unreachable(&self, since: Instant) -> Error {
-        let waited_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Error::Unreachable { waited_ms, hint: self.network.hint() }
+        self.unreachable_for(Millis(super::put::millis(since)))
+    }
+
+    pub(super) fn unreachable_for(&self, waited: Millis) -> Error {
+        Error::Unreachable { waited_ms: waited.0, hint: self.network.hint() }
     }
 
     /// The cluster: asked of the first node that answers, then kept; every other member is dialed.
@@ -135,8 +154,7 @@ impl Client {
 
     async fn learn_view(&self) -> Result<View, Error> {
         let started = Instant::now();
-        let connected: Vec<PeerId> = self.net.connected().keys().copied().collect();
-        let (_, response) = self.ask_first(&connected, &Request::Status, limits::CLIENT_PATIENCE).await?;
+        let (_, response) = self.ask_first(&[], &Request::Status, limits::CLIENT_PATIENCE).await?;
         let Response::Status(status) = response else { return Err(self.unreachable(started)) };
         let Some(founding) = status.founding else { return Err(Error::NotReady(status.waiting)) };
         let mut view = View { founding, members: Vec::new(), names: Default::default() };
@@ -205,15 +223,14 @@ fn client_keys(home: &Home) -> Result<ClientRight, Error> {
     }
 }
 
-/// Where to look for nodes. Addresses that a person named are the only ones then.
-async fn net_config(connect: &Connect, home: &Home) -> Result<NetConfig, Error> {
+/// Where to look for nodes, and a sentence for each named one that has no address now. Addresses that a
+/// person named are the only ones then.
+async fn net_config(connect: &Connect, home: &Home) -> Result<(NetConfig, Vec<String>), Error> {
     let mut config = NetConfig::client();
     if !connect.nodes.is_empty() {
-        for text in &connect.nodes {
-            let found = address::resolve(text).await.map_err(|e| Error::Usage(e.to_string()))?;
-            config.bootstrap.extend(found);
-        }
-        return Ok(config);
+        let (found, unresolved) = resolve_named(&connect.nodes).await?;
+        config.bootstrap = found;
+        return Ok((config, unresolved));
     }
     if let Ok(Some(node)) = home.node_addr() {
         config.bootstrap.extend(node.addrs.iter().filter_map(|a| a.parse::<Multiaddr>().ok()));
@@ -232,18 +249,50 @@ async fn net_config(connect: &Connect, home: &Home) -> Result<NetConfig, Error> 
         config.bootstrap.extend(fresh);
     }
     config.mdns = connect.mdns;
-    Ok(config)
+    Ok((config, Vec::new()))
 }
 
-fn start_network(keys: ClientRight, config: NetConfig) -> (NetworkThread, oneshot::Receiver<Started>) {
+/// Looks all up at once. A name that nobody knows holds up the others for half a second at most.
+async fn resolve_named(nodes: &[String]) -> Result<(Vec<Multiaddr>, Vec<String>), Error> {
+    let started = Instant::now();
+    let mut waiting: BTreeSet<&String> = nodes.iter().collect();
+    let mut lookups: FuturesUnordered<_> =
+        nodes.iter().map(|text| async move { (text, address::resolve(text).await) }).collect();
+    let (mut found, mut unresolved) = (Vec::new(), Vec::new());
+    loop {
+        let patience = if found.is_empty() { limits::CLIENT_PATIENCE } else { limits::NO_PROGRESS };
+        let left = Duration::from(patience).saturating_sub(started.elapsed());
+        let Ok(next) = tokio::time::timeout(left, lookups.next()).await else { break };
+        let Some((text, result)) = next else { break };
+        waiting.remove(text);
+        match result {
+            Ok(addrs) => found.extend(addrs),
+            Err(error @ AddressError::Malformed(_)) => return Err(Error::Usage(error.to_string())),
+            Err(error @ AddressError::Unresolved { .. }) => unresolved.push(error.to_string()),
+        }
+    }
+    unresolved.extend(waiting.iter().map(|text| format!("`{text}` has no address: nobody said one in time")));
+    if found.is_empty() {
+        let waited_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        return Err(Error::Unreachable { waited_ms, hint: format!(" ({})", unresolved.join("; ")) });
+    }
+    Ok((found, unresolved))
+}
+
+fn start_network(
+    keys: ClientRight,
+    config: NetConfig,
+    hints: Vec<String>,
+    awake: Arc<AwakeClock>,
+) -> (NetworkThread, oneshot::Receiver<Started>) {
     let (stop, stopped) = watch::channel(false);
     let (tell, started) = oneshot::channel();
-    let hints = Arc::new(Mutex::new(Vec::new()));
+    let hints = Arc::new(Mutex::new(hints));
     let hints_in = Arc::clone(&hints);
     let thread = std::thread::Builder::new().name("net".into()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
-            Ok(runtime) => runtime.block_on(run_network(keys, config, stopped, tell, hints_in)),
+            Ok(runtime) => runtime.block_on(run_network(keys, config, stopped, tell, hints_in, &awake)),
             Err(error) => drop(tell.send(Err(format!("no runtime for the network: {error}")))),
         }
     });
@@ -256,7 +305,10 @@ async fn run_network(
     mut stopped: watch::Receiver<bool>,
     tell: oneshot::Sender<Started>,
     hints: Arc<Mutex<Vec<String>>>,
+    awake: &AwakeClock,
 ) {
+    let mut look = tokio::time::interval(awake::LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut net, quic) = match open_network(keys, config) {
         Ok(open) => open,
         Err(error) => return drop(tell.send(Err(error))),
@@ -267,6 +319,7 @@ async fn run_network(
     while !*stopped.borrow_and_update() {
         tokio::select! {
             changed = stopped.changed() => if changed.is_err() { break },
+            _ = look.tick() => drop(awake.now()),
             event = net.next() => {
                 if let Event::Foreign { addr, refusal, .. } = event {
                     let mut hints = hints.lock().unwrap_or_else(PoisonError::into_inner);
@@ -286,6 +339,7 @@ fn open_network(keys: ClientRight, config: NetConfig) -> Result<(Net, transport:
         peer: keypair.public().to_peer_id(),
         kind: Kind::Client,
         mark: BootMark { boot: 0, process: crate::model::ProcessId(rand::random()) },
+        promises: 0,
         incarnation: None,
         founding: None,
         name: String::new(),

@@ -3,7 +3,7 @@
 use crate::model::BodyId;
 
 /// Why a client could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// No node answered at all.
     #[error("no node answered within {waited_ms} ms{hint}")]
@@ -32,8 +32,22 @@ pub enum Error {
     /// No good copy of a body was found.
     #[error("{name:?}: no good copy of {body} was found on any node that answers")]
     BodyLost { name: String, body: BodyId },
+    /// No node that answers has a body, but others may.
+    #[error("{name:?}: {body} is on no node that answers; silent: {}", silent.join(", "))]
+    OnSilent { name: String, body: BodyId, silent: Vec<String> },
+    /// The version that a new one would follow cannot be read, so nobody knows which ones are behind it.
+    #[error(
+        "{name:?}: nothing was stored, because its version {version} cannot be read ({reason}) and the older \
+         versions would be dropped with it"
+    )]
+    Unreadable { name: String, version: u64, reason: String, silent: Vec<String> },
+    /// What a tombstone hides cannot be brought back: a body of it is on no node that answers.
+    #[error(
+        "{name:?} cannot be brought back: chunk {body} of its version {version} is on no node that answers"
+    )]
+    HiddenLost { name: String, version: u64, body: BodyId, silent: Vec<String> },
     /// A node answered with a register older than one that this home has already seen.
-    #[error("{name:?}: the nodes know only version {answered}, but this home has seen version {seen}")]
+    #[error("{name:?}: {}, but this home has seen version {seen}", what_is_known(*answered))]
     Stale { name: String, answered: u64, seen: u64 },
     /// What was read does not fit its signature, tag or hash.
     #[error("{name:?} is damaged or forged: {reason}")]
@@ -44,6 +58,9 @@ pub enum Error {
     /// A picture whose structure is broken.
     #[error("{path} says that it is {format}, but it is broken: {reason}")]
     Broken { path: String, format: String, reason: String },
+    /// A text that cannot be a user's name.
+    #[error("{0}")]
+    UserName(String),
     /// A key file of the home.
     #[error("{reason}")]
     Key { reason: String, remedy: String },
@@ -56,4 +73,11 @@ pub enum Error {
     /// The node refused, in its words.
     #[error("the node refused: {0}")]
     Refused(String),
+}
+
+fn what_is_known(answered: u64) -> String {
+    match answered {
+        0 => "the nodes know nothing of it".into(),
+        version => format!("the nodes know only version {version}"),
+    }
 }

@@ -100,17 +100,17 @@ impl Client {
         let name = parse_name(&get.name)?;
         let keys = self.keys().await?;
         let not_found = || Error::NotFound(name.to_string());
-        let current = self.open_current(&keys, &name, get.any).await?.ok_or_else(not_found)?;
-        let newest = Opened::manifest_version(&current.register);
+        let register = self.read_current(&keys, &name, get.any).await?.ok_or_else(not_found)?;
+        let newest = Opened::manifest_version(&register);
         let wanted = match get.version {
-            None if current.register.is_tombstone() => return Err(not_found()),
+            None if register.is_tombstone() => return Err(not_found()),
             None => newest,
             Some(version) => version,
         };
         let no_version = || Error::NoVersion { name: name.to_string(), version: wanted };
-        let manifest = current.manifest.ok_or_else(not_found)?;
+        let manifest = self.open_manifest_of(&keys, &name, &register).await?.ok_or_else(not_found)?;
         let (manifest, manifest_id) = if wanted == newest {
-            (manifest, current.register.manifest)
+            (manifest, register.manifest)
         } else {
             let older = manifest.predecessors.iter().find(|p| p.version == wanted).ok_or_else(no_version)?;
             (self.open_manifest(&keys, &name, wanted, older.manifest).await?, Some(older.manifest))

@@ -1,7 +1,8 @@
 //! Listings: the owner's registers from every node, agreed by a majority of each slot's acceptors.
 //!
 //! The owner signs each page's request. An object whose majority disagrees is read in full; a slot without a
-//! majority makes the listing incomplete, and it says so.
+//! majority makes the listing incomplete, and it says so. What is older than this home has seen it, or gone,
+//! is a finding: an older state was put back, and a listing must not hide that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,7 @@ use serde_bytes::ByteBuf;
 use super::{
     Client, Error, View,
     put::parse_name,
-    types::{Get, Listing, ObjectInfo, Stat},
+    types::{Get, Listing, ObjectInfo, Stat, WHAT_TO_DO_WHEN_OLDER},
 };
 use crate::{
     model::{
@@ -29,14 +30,69 @@ use crate::{
 /// One node's records of the owner.
 type Records = BTreeMap<ObjectId, (Ballot, RecordInfo)>;
 
+/// What a listing found that is not as it should be, in sentences, bounded.
+#[derive(Default)]
+struct Findings {
+    sentences: Vec<String>,
+    more: u64,
+    /// Objects that are older than this home has seen them.
+    older: u64,
+    /// Objects that this home has seen and that no node of a majority knows.
+    gone: u64,
+}
+
+impl Findings {
+    fn add(&mut self, sentence: String) {
+        if self.sentences.len() < limits::LISTING_FINDINGS_MAX {
+            self.sentences.push(sentence);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn add_older(&mut self, error: &Error) {
+        self.older += 1;
+        self.add(error.to_string());
+    }
+
+    fn add_gone(&mut self, object: &ObjectId, seen: u64) {
+        self.gone += 1;
+        self.add(format!(
+            "object {object}: this home has seen version {seen}, and the nodes know nothing of it"
+        ));
+    }
+
+    fn end(mut self) -> Vec<String> {
+        if self.more > 0 {
+            self.sentences.push(format!("and {} more like these", self.more));
+        }
+        if self.older + self.gone > 0 {
+            self.sentences.push(format!(
+                "The vault answers with less than this home has seen ({} older, {} gone): an older state was \
+                 put back, or nodes were restored from a backup. {WHAT_TO_DO_WHEN_OLDER}",
+                self.older, self.gone
+            ));
+        }
+        self.sentences
+    }
+}
+
 impl Client {
     /// Lists objects whose names begin with `prefix`.
     ///
     /// # Errors
-    /// [`Error`]; a missing majority is not one, it makes the listing incomplete.
+    /// [`Error`]; a missing majority is not one, it makes the listing incomplete. Objects that are older than
+    /// this home has seen them, or gone, are findings, unless `any`; those that are gone whatever the prefix,
+    /// because nobody knows their names.
     pub async fn list(&self, prefix: &str, removed: bool, any: bool) -> Result<Listing, Error> {
         let keys = self.keys().await?;
         let view = self.view().await?;
+        // Before anybody is asked: what others note meanwhile is no measure for the answers.
+        let (founding, owner) = (view.founding, keys.owner());
+        let seen = match any {
+            true => BTreeMap::new(),
+            false => self.with_state(move |state| state.all_of(founding, owner)).await?,
+        };
         let peers: Vec<PeerId> = view.members.iter().map(|m| m.peer).collect();
         let asked = peers.iter().map(|peer| self.list_node(&keys, *peer));
         let answers = futures::future::join_all(asked).await;
@@ -47,24 +103,37 @@ impl Client {
         }
         let mut listing =
             Listing { incomplete: !any && lacks_a_majority(view, &scans), ..Listing::default() };
+        let mut findings = Findings::default();
         let objects: BTreeSet<ObjectId> = scans.values().flat_map(|r| r.keys().copied()).collect();
         // One wait for a quorum that is not there is enough.
         let mut no_quorum = false;
-        for object in objects {
+        for &object in &objects {
             if no_quorum && !has_a_majority(view, &scans, &object) {
                 continue;
             }
             match self.agreed(view, &scans, object, any).await {
-                Ok(Some(register)) => self.add(&keys, &register, prefix, removed, &mut listing),
-                Ok(None) => {}
+                Ok(Some(register)) => match opened(&keys, &register, seen.get(&object).copied()) {
+                    Opened::Good(info) => keep(info, prefix, removed, &mut listing),
+                    Opened::Older(info, error) => {
+                        findings.add_older(&error);
+                        keep(info, prefix, removed, &mut listing);
+                    }
+                    Opened::Damaged(sentence) => findings.add(sentence),
+                },
+                Ok(None) => gone(&seen, &object, &mut findings),
                 Err(error @ (Error::NoQuorum { .. } | Error::Unreachable { .. })) => {
                     tracing::debug!("{object}: {error}");
                     listing.incomplete = true;
                     no_quorum = true;
                 }
-                Err(error) => listing.findings.push(error.to_string()),
+                Err(error) => findings.add(error.to_string()),
             }
         }
+        // A majority that knows nothing of it is an answer; without one the listing is incomplete already.
+        let unlisted = seen.keys().filter(|object| !objects.contains(object));
+        let unlisted = unlisted.filter(|object| has_a_majority(view, &scans, object));
+        unlisted.for_each(|object| gone(&seen, object, &mut findings));
+        listing.findings = findings.end();
         listing.objects.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listing)
     }
@@ -77,7 +146,7 @@ impl Client {
         let name = parse_name(name)?;
         let keys = self.keys().await?;
         let not_found = || Error::NotFound(name.to_string());
-        let current = self.open_current(&keys, &name, false).await?.ok_or_else(not_found)?;
+        let current = self.open_current(&keys, &name).await?.ok_or_else(not_found)?;
         let newest = current.manifest.ok_or_else(not_found)?;
         let removed = current.register.is_tombstone();
         let mut versions = vec![info_of(&newest.info, newest.version, removed)];
@@ -108,23 +177,6 @@ impl Client {
             versions: std::iter::once(version.version).chain(older).collect(),
             home: view.home(&object).map(|peer| view.name(&peer)).unwrap_or_default(),
         })
-    }
-
-    fn add(
-        &self,
-        keys: &UserKeys,
-        register: &VerifiedRegister,
-        prefix: &str,
-        removed: bool,
-        listing: &mut Listing,
-    ) {
-        match register::open_entry(keys, register) {
-            Ok(info) if info.name.as_str().starts_with(prefix) && (removed || !register.is_tombstone()) => {
-                listing.objects.push(info_of(&info, register.version, register.is_tombstone()));
-            }
-            Ok(_) => {}
-            Err(error) => listing.findings.push(format!("object {}: {error}", register.object)),
-        }
     }
 
     /// What a majority of the object's acceptors agree on; else a read in full.
@@ -185,6 +237,40 @@ impl Client {
             }
             after = next;
         }
+    }
+}
+
+/// One agreed register, opened.
+enum Opened {
+    Good(ObjectInfo),
+    /// This home has seen a newer one.
+    Older(ObjectInfo, Error),
+    Damaged(String),
+}
+
+fn opened(keys: &UserKeys, register: &VerifiedRegister, seen: Option<u64>) -> Opened {
+    let info = match register::open_entry(keys, register) {
+        Ok(info) => info_of(&info, register.version, register.is_tombstone()),
+        Err(error) => return Opened::Damaged(format!("object {}: {error}", register.object)),
+    };
+    match seen.filter(|seen| *seen > info.version) {
+        None => Opened::Good(info),
+        Some(seen) => {
+            let stale = Error::Stale { name: info.name.clone(), answered: info.version, seen };
+            Opened::Older(info, stale)
+        }
+    }
+}
+
+fn keep(info: ObjectInfo, prefix: &str, removed: bool, listing: &mut Listing) {
+    if info.name.starts_with(prefix) && (removed || !info.removed) {
+        listing.objects.push(info);
+    }
+}
+
+fn gone(seen: &BTreeMap<ObjectId, u64>, object: &ObjectId, findings: &mut Findings) {
+    if let Some(version) = seen.get(object) {
+        findings.add_gone(object, *version);
     }
 }
 

@@ -4,7 +4,9 @@
 //! connect   keys, a fresh identity, the network on a thread of its own, the first node that answers
 //! asking    rpc with a deadline; no progress for 500 ms and the next node is asked too
 //! users     whose keys: the only user's, the named one's, or one made now
+//! awake     the time that a client's patience is counted in
 //! upload    read, check, seal, send each chunk once to the first holder of its placement
+//! store     one body on as many nodes as are wanted, across this client's wire once
 //! put       upload, manifest, register; conflicts; rm and undelete
 //! fetch     bodies by the schedule of `proto`; get, to a file or a writer
 //! list      the owner's registers from a majority of each slot
@@ -15,21 +17,25 @@
 //! It never opens a running node's `data/` (but for `data/node.addr`) and never uses `node.key`.
 
 mod asking;
+mod awake;
 mod check;
 mod connect;
 mod error;
 mod fetch;
 pub mod files;
 mod get;
+#[cfg(test)]
+mod holders;
 mod list;
 mod put;
 mod report;
+mod store;
 pub mod types;
 mod upload;
 mod users;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -56,11 +62,22 @@ pub struct Client {
     network: connect::NetworkThread,
     talking_to: Mutex<Option<PeerId>>,
     shunned: Mutex<BTreeMap<PeerId, Instant>>,
+    /// Nodes that were waited for in vain and not connected since.
+    given_up: Mutex<BTreeSet<PeerId>>,
+    /// What may be under way to each node.
+    rooms: store::Rooms,
+    awake: Arc<awake::AwakeClock>,
     view: tokio::sync::OnceCell<View>,
     user: tokio::sync::OnceCell<users::User>,
     state: Arc<Mutex<Option<ClientState>>>,
+    /// Versions to be noted in the state, and who waits for that; written by whoever has the turn.
+    notes: Mutex<Vec<Note>>,
+    noting: tokio::sync::Mutex<()>,
     transfers: tokio::sync::Semaphore,
+    unresolved: Vec<String>,
 }
+
+type Note = (ObjectId, u64, tokio::sync::oneshot::Sender<Result<(), Error>>);
 
 /// The cluster as the first node described it.
 #[derive(Clone, Debug)]
@@ -101,6 +118,11 @@ impl View {
 }
 
 impl Client {
+    /// A sentence for each of the named nodes whose name has no address now.
+    pub fn unresolved(&self) -> &[String] {
+        &self.unresolved
+    }
+
     /// The node that it was last answered by.
     pub fn talking_to(&self) -> Option<PeerId> {
         *self.talking_to.lock().unwrap_or_else(PoisonError::into_inner)
@@ -128,6 +150,22 @@ impl Client {
     fn is_shunned(&self, peer: &PeerId) -> bool {
         let shunned = self.shunned.lock().unwrap_or_else(PoisonError::into_inner);
         shunned.get(peer).is_some_and(|until| *until > Instant::now())
+    }
+
+    /// Notes that these were waited for in vain: many objects must not each wait for them.
+    fn give_up(&self, peers: &[PeerId]) {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner).extend(peers);
+    }
+
+    /// Whether each of these was waited for in vain, and has not been connected since.
+    fn has_given_up(&self, peers: &[PeerId]) -> bool {
+        let given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.iter().all(|peer| given_up.contains(peer))
+    }
+
+    /// It is connected: the next time that it is not, it is worth waiting for.
+    fn wait_again_for(&self, peer: &PeerId) {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
     }
 
     /// Of `order`, those that can be asked now: connected and in good standing first.

@@ -1,27 +1,32 @@
 //! A put from file to answer; rm and undelete.
 //!
-//! Chunks first, then the manifest, then the register: a crash leaves litter, never a hole. One request id is
+//! Chunks and the manifest first, then the register: a crash leaves litter, never a hole. One request id is
 //! kept through retries and conflicts, so a retry is known for one. Nodes never sign for a user.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use super::{
     Client, Error, View,
     asking::undecided_error,
+    check::{Somewhere, copies_of},
     files::source,
-    types::{OnProgress, Put, PutDone},
-    upload::{Holders, Uploaded},
+    types::{OnProgress, Progress, Put, PutDone, Written},
+    upload::{Body, Holders, Uploaded},
 };
 use crate::{
     disk::crash_point,
     model::{
-        Digest, Millis, PeerId, RequestId, limits,
+        BodyId, Digest, Millis, PeerId, RequestId, limits,
         object::{ObjectName, Predecessor, Redundancy},
         register::VerifiedRegister,
         rpc::{Commit, Request, Response},
     },
-    proto::placement,
     seal::{
+        chunk::SealedChunk,
         keys::UserKeys,
         manifest::{self, EncodedBody, Layout, Manifest, ManifestPlan, ObjectInfo},
         register::{self, RegisterPlan},
@@ -31,7 +36,7 @@ use crate::{
 /// The current version of an object, opened.
 pub(super) struct Opened {
     pub(super) register: VerifiedRegister,
-    /// None if the object is removed for good, or its manifest could not be read.
+    /// None if the object is removed for good.
     pub(super) manifest: Option<Manifest>,
 }
 
@@ -39,6 +44,15 @@ impl Opened {
     /// The version that the manifest is of: a tombstone hides the one before it.
     pub(super) fn manifest_version(register: &VerifiedRegister) -> u64 {
         register.version - u64::from(register.is_tombstone())
+    }
+
+    /// Whether its owner wants exactly so many copies of it.
+    fn wants(&self, copies: u8) -> bool {
+        self.manifest.as_ref().is_some_and(|m| copies_of(m) == usize::from(copies))
+    }
+
+    fn wants_less(&self, copies: u8) -> bool {
+        self.manifest.as_ref().is_some_and(|m| copies_of(m) < usize::from(copies))
     }
 
     /// What a version after this one lists as readable, newest first.
@@ -70,12 +84,13 @@ impl Client {
         let keys = self.keys_or_new().await?;
         let view = self.view().await?;
         let _transfer = self.transfer(&put).await?;
-        let uploaded = self.upload(&keys, &put, progress).await?;
-        crash_point("client.put.chunks_stored");
-        let write =
-            Write { client: self, view, keys: &keys, name: &name, request: RequestId(rand::random()) };
-        let mut done = write.commit_upload(&put, uploaded).await?;
+        let write = Write::new(self, view, &keys, &name);
+        // What is current is asked for while the chunks are on their way.
+        let (uploaded, current) =
+            futures::future::try_join(self.upload(&keys, &put, progress), write.current()).await?;
+        let mut done = write.commit_upload(&put, uploaded, current).await?;
         done.ms = millis(started);
+        progress(Progress { bytes_done: done.bytes, bytes_total: Some(done.bytes) });
         Ok(done)
     }
 
@@ -91,34 +106,21 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is none, or it is removed already.
-    pub async fn rm(&self, name: &str) -> Result<u64, Error> {
+    pub async fn rm(&self, name: &str) -> Result<Written, Error> {
         let name = parse_name(name)?;
         let keys = self.keys().await?;
-        let write = Write {
-            client: self,
-            view: self.view().await?,
-            keys: &keys,
-            name: &name,
-            request: RequestId(rand::random()),
-        };
-        write.remove().await
+        Write::new(self, self.view().await?, &keys, &name).remove().await
     }
 
-    /// Brings back the version that a tombstone hides, as a new one.
+    /// Brings back the version that a tombstone hides, as a new one, once each of its bodies is known to be
+    /// on some node. Nodes that could not be asked are only a warning then.
     ///
     /// # Errors
-    /// [`Error::NotFound`], or [`Error::NotRemoved`].
-    pub async fn undelete(&self, name: &str) -> Result<u64, Error> {
+    /// [`Error::NotFound`], [`Error::NotRemoved`], or [`Error::HiddenLost`].
+    pub async fn undelete(&self, name: &str) -> Result<Written, Error> {
         let name = parse_name(name)?;
         let keys = self.keys().await?;
-        let write = Write {
-            client: self,
-            view: self.view().await?,
-            keys: &keys,
-            name: &name,
-            request: RequestId(rand::random()),
-        };
-        write.undelete().await
+        Write::new(self, self.view().await?, &keys, &name).undelete().await
     }
 
     /// The current version of an object with its manifest; none if there never was one.
@@ -126,8 +128,20 @@ impl Client {
         &self,
         keys: &UserKeys,
         name: &ObjectName,
-        any: bool,
     ) -> Result<Option<Opened>, Error> {
+        let Some(register) = self.read_current(keys, name, false).await? else { return Ok(None) };
+        let manifest = self.open_manifest_of(keys, name, &register).await?;
+        Ok(Some(Opened { register, manifest }))
+    }
+
+    /// The current register of an object, not older than what this home has seen; none if there never was
+    /// one.
+    pub(super) async fn read_current(
+        &self,
+        keys: &UserKeys,
+        name: &ObjectName,
+        any: bool,
+    ) -> Result<Option<VerifiedRegister>, Error> {
         let object = keys.address(name).object;
         let seen = if any { 0 } else { self.seen_before(object).await? };
         let current = self.read_register(object, any).await?;
@@ -135,12 +149,11 @@ impl Client {
         if !current.unconfirmed {
             self.check_fresh(name.as_str(), object, answered, seen).await?;
         }
-        let Some(register) = current.value else { return Ok(None) };
-        let manifest = self.open_manifest_of(keys, name, &register).await?;
-        Ok(Some(Opened { register, manifest }))
+        Ok(current.value)
     }
 
-    async fn open_manifest_of(
+    /// The manifest that a register names; none if it names none.
+    pub(super) async fn open_manifest_of(
         &self,
         keys: &UserKeys,
         name: &ObjectName,
@@ -157,7 +170,7 @@ impl Client {
         keys: &UserKeys,
         name: &ObjectName,
         version: u64,
-        id: crate::model::BodyId,
+        id: BodyId,
     ) -> Result<Manifest, Error> {
         let object = keys.address(name).object;
         let bytes = self.fetch_body(name.as_str(), id).await?;
@@ -166,37 +179,81 @@ impl Client {
     }
 }
 
-impl Write<'_> {
-    async fn current(&self) -> Result<Option<Opened>, Error> {
-        self.client.open_current(self.keys, self.name, false).await
+impl<'a> Write<'a> {
+    fn new(client: &'a Client, view: &'a View, keys: &'a UserKeys, name: &'a ObjectName) -> Self {
+        Self { client, view, keys, name, request: RequestId(rand::random()) }
     }
 
-    async fn commit_upload(&self, put: &Put, uploaded: Uploaded) -> Result<PutDone, Error> {
+    async fn register(&self) -> Result<Option<VerifiedRegister>, Error> {
+        self.client.read_current(self.keys, self.name, false).await
+    }
+
+    /// What a new version follows: without its manifest the versions behind it would be dropped.
+    async fn current(&self) -> Result<Option<Opened>, Error> {
+        let Some(register) = self.register().await? else { return Ok(None) };
+        let opened = self.client.open_manifest_of(self.keys, self.name, &register).await;
+        let version = Opened::manifest_version(&register);
+        let unreadable = |reason, silent| {
+            let name = self.name.to_string();
+            Error::Unreadable { name, version, reason, silent }
+        };
+        let manifest = opened.map_err(|error| match error {
+            Error::BodyLost { body, .. } => unreadable(format!("no node has {body}"), Vec::new()),
+            Error::OnSilent { body, silent, .. } => {
+                let reason = format!("{body} is on no node that answers; silent: {}", silent.join(", "));
+                unreadable(reason, silent)
+            }
+            Error::Damaged { reason, .. } => unreadable(reason, Vec::new()),
+            other => other,
+        })?;
+        Ok(Some(Opened { register, manifest }))
+    }
+
+    /// Makes it the next version; `current` is what the first try goes by.
+    async fn commit_upload(
+        &self,
+        put: &Put,
+        mut uploaded: Uploaded,
+        current: Option<Opened>,
+    ) -> Result<PutDone, Error> {
         let copies = put.copies.max(1);
+        let mut current = Some(current);
         for _ in 0..limits::PUT_CONFLICTS_MAX {
-            let current = self.current().await?;
+            let current = match current.take() {
+                Some(current) => current,
+                None => self.current().await?,
+            };
             self.check_wanted_version(put, current.as_ref())?;
             if let Some(opened) = &current
                 && Self::is_the_same(opened, &uploaded)
+                && opened.wants(copies)
             {
+                self.store_with(&mut uploaded, Vec::new(), copies).await?;
                 match self.confirm(opened, &uploaded, copies).await? {
                     Some(done) => return Ok(done),
                     None => continue,
                 }
             }
+            // What lies on fewer nodes than are wanted now is not sent again by being put again.
+            let raises =
+                current.as_ref().is_some_and(|c| Self::is_the_same(c, &uploaded) && c.wants_less(copies));
             let version = current.as_ref().map_or(1, |c| c.register.version + 1);
             let (bodies, info) = self.plan(version, current.as_ref(), &uploaded, copies)?;
             let manifest = bodies.last().map(|b| b.id);
-            let mut holders = uploaded.holders.clone();
-            holders.merge(self.store_bodies(bodies, copies).await?);
+            let mut holders = self.store_with(&mut uploaded, bodies, copies).await?;
+            holders.merge(uploaded.holders.clone());
             crash_point("client.put.manifest_stored");
-            let value = self.sign(&info, version, current.as_ref(), manifest, false)?;
+            let value = self.sign(&info, version, current.as_ref().map(|c| &c.register), manifest, false)?;
             if let Some(commit) = self.propose(&value).await? {
-                self.client.note_seen(value.object, version).await?;
-                return Ok(self.done(version, &uploaded, copies, commit, &holders));
+                let warnings = self.note(&value).await;
+                if raises {
+                    self.client.bring_copies(self.view, &uploaded.ids(), usize::from(copies)).await;
+                }
+                let done = self.done(version, &uploaded, copies, commit, &holders);
+                return Ok(PutDone { warnings, ..done });
             }
         }
-        Err(Error::Full(format!("{:?} is being written by too many others just now", self.name.as_str())))
+        Err(self.too_many())
     }
 
     /// An object that is there already, acknowledged by what is durable now: an earlier put of it may have
@@ -209,8 +266,8 @@ impl Write<'_> {
     ) -> Result<Option<PutDone>, Error> {
         let mut holders = uploaded.holders.clone();
         if let Some(id) = opened.register.manifest {
-            let manifest = self.client.fetch_body(self.name.as_str(), id).await?;
-            let stored = self.client.store_body(self.view, id, manifest, usize::from(copies)).await?;
+            let manifest = Arc::new(self.client.fetch_body(self.name.as_str(), id).await?);
+            let stored = self.client.store_body(self.view, id, &manifest, usize::from(copies)).await?;
             holders.add(&stored);
         }
         let Some(commit) = self.propose(&opened.register).await? else { return Ok(None) };
@@ -267,11 +324,33 @@ impl Write<'_> {
         Ok((bodies, info))
     }
 
+    /// Stores a manifest's bodies, and with them those of the object that wait: none of them means anything
+    /// before the register names it. The answer is who has the manifest.
+    async fn store_with(
+        &self,
+        uploaded: &mut Uploaded,
+        manifest: Vec<EncodedBody>,
+        copies: u8,
+    ) -> Result<Holders, Error> {
+        let waiting = std::mem::take(&mut uploaded.waiting);
+        let (of_object, of_manifest) =
+            futures::future::try_join(self.store(waiting, copies), self.store_bodies(manifest, copies))
+                .await?;
+        uploaded.holders.merge(of_object);
+        crash_point("client.put.chunks_stored");
+        Ok(of_manifest)
+    }
+
     async fn store_bodies(&self, bodies: Vec<EncodedBody>, copies: u8) -> Result<Holders, Error> {
+        self.store(bodies.into_iter().map(|body| (body.id, Arc::new(body.bytes))).collect(), copies).await
+    }
+
+    async fn store(&self, bodies: Vec<Body>, copies: u8) -> Result<Holders, Error> {
+        let stored =
+            bodies.iter().map(|(id, body)| self.client.store_body(self.view, *id, body, usize::from(copies)));
         let mut holders = Holders::default();
-        for body in bodies {
-            let stored = self.client.store_body(self.view, body.id, body.bytes, usize::from(copies)).await?;
-            holders.add(&stored);
+        for nodes in futures::future::try_join_all(stored).await? {
+            holders.add(&nodes);
         }
         Ok(holders)
     }
@@ -280,11 +359,10 @@ impl Write<'_> {
         &self,
         info: &ObjectInfo,
         version: u64,
-        current: Option<&Opened>,
-        manifest: Option<crate::model::BodyId>,
+        before: Option<&VerifiedRegister>,
+        manifest: Option<BodyId>,
         tombstone: bool,
     ) -> Result<VerifiedRegister, Error> {
-        let before = current.map(|c| &c.register);
         let plan = RegisterPlan {
             info,
             version,
@@ -301,10 +379,11 @@ impl Write<'_> {
     async fn propose(&self, value: &VerifiedRegister) -> Result<Option<Commit>, Error> {
         let order = self.view.askable(&value.object);
         let request = Request::Propose { value: value.to_raw() };
-        let started = Instant::now();
+        let awake = &self.client.awake;
+        let began = awake.now();
         crash_point("client.put.before_propose");
         loop {
-            let left = limits::CLIENT_PATIENCE.since(Millis(millis(started)));
+            let left = limits::CLIENT_PATIENCE.since(awake.since(began));
             let asked = self.client.ask_first(&order, &request, left).await;
             let undecided = match asked {
                 Ok((_, Response::Committed(commit))) => {
@@ -315,7 +394,7 @@ impl Write<'_> {
                 Ok((_, other)) => undecided_error(other, false),
                 Err(error) => error,
             };
-            if millis(started) + 200 >= limits::CLIENT_PATIENCE.0 {
+            if awake.since(began) + Millis(200) >= limits::CLIENT_PATIENCE {
                 return Err(undecided);
             }
             // The same bytes again: the same request id makes it one put.
@@ -323,29 +402,45 @@ impl Write<'_> {
         }
     }
 
-    async fn remove(&self) -> Result<u64, Error> {
-        for _ in 0..limits::PUT_CONFLICTS_MAX {
-            let current = self.current().await?.filter(|c| !c.register.is_tombstone());
-            let current = current.ok_or_else(|| Error::NotFound(self.name.to_string()))?;
-            let info = self.entry(&current)?;
-            let version = current.register.version + 1;
-            let value = self.sign(&info, version, Some(&current), current.register.manifest, true)?;
-            if self.propose(&value).await?.is_some() {
-                self.client.note_seen(value.object, version).await?;
-                return Ok(version);
-            }
-        }
-        Err(Error::Full(format!("{:?} is being written by too many others just now", self.name.as_str())))
+    /// Remembers what was committed. It stays committed if this home cannot: then that is what is said.
+    async fn note(&self, value: &VerifiedRegister) -> Vec<String> {
+        let Err(error) = self.client.note_seen(value.object, value.version).await else { return Vec::new() };
+        let (name, version) = (self.name, value.version);
+        vec![format!(
+            "{name}: version {version} is there, but could not be noted in this home, which would not notice \
+             if an older one were answered later: {error}"
+        )]
     }
 
-    async fn undelete(&self) -> Result<u64, Error> {
+    fn too_many(&self) -> Error {
+        Error::Full(format!("{:?} is being written by too many others just now", self.name.as_str()))
+    }
+
+    async fn remove(&self) -> Result<Written, Error> {
         for _ in 0..limits::PUT_CONFLICTS_MAX {
-            let current = self.current().await?.ok_or_else(|| Error::NotFound(self.name.to_string()))?;
+            // What is hidden need not be read for that: it may be just what is damaged.
+            let current = self.register().await?.filter(|register| !register.is_tombstone());
+            let current = current.ok_or_else(|| Error::NotFound(self.name.to_string()))?;
+            let info = self.entry(&current)?;
+            let version = current.version + 1;
+            let value = self.sign(&info, version, Some(&current), current.manifest, true)?;
+            if self.propose(&value).await?.is_some() {
+                return Ok(Written { version, warnings: self.note(&value).await });
+            }
+        }
+        Err(self.too_many())
+    }
+
+    async fn undelete(&self) -> Result<Written, Error> {
+        for _ in 0..limits::PUT_CONFLICTS_MAX {
+            let current = self.client.open_current(self.keys, self.name).await?;
+            let current = current.ok_or_else(|| Error::NotFound(self.name.to_string()))?;
             if !current.register.is_tombstone() {
                 return Err(Error::NotRemoved(self.name.to_string()));
             }
             let hidden = current.manifest.as_ref().ok_or_else(|| Error::NotFound(self.name.to_string()))?;
             let chunks = self.client.all_chunks(self.keys, self.name, hidden).await?;
+            let mut warnings = self.check_hidden(hidden, &chunks).await?;
             let version = current.register.version + 1;
             let plan = ManifestPlan {
                 info: hidden.info.clone(),
@@ -358,17 +453,34 @@ impl Write<'_> {
             let manifest = bodies.last().map(|b| b.id);
             let Redundancy::Copies(copies) = hidden.redundancy;
             self.store_bodies(bodies, u8::try_from(copies).unwrap_or(3)).await?;
-            let value = self.sign(&hidden.info, version, Some(&current), manifest, false)?;
+            let value = self.sign(&hidden.info, version, Some(&current.register), manifest, false)?;
             if self.propose(&value).await?.is_some() {
-                self.client.note_seen(value.object, version).await?;
-                return Ok(version);
+                warnings.extend(self.note(&value).await);
+                return Ok(Written { version, warnings });
             }
         }
-        Err(Error::Full(format!("{:?} is being written by too many others just now", self.name.as_str())))
+        Err(self.too_many())
     }
 
-    fn entry(&self, current: &Opened) -> Result<ObjectInfo, Error> {
-        register::open_entry(self.keys, &current.register)
+    /// Refuses to bring back what is lost; the answer is what a person should know all the same.
+    async fn check_hidden(&self, hidden: &Manifest, chunks: &[SealedChunk]) -> Result<Vec<String>, Error> {
+        let thumbnail = hidden.info.thumbnail.as_ref().map(|t| t.id);
+        let ids: BTreeSet<BodyId> = chunks.iter().map(|c| c.chunk.id).chain(thumbnail).collect();
+        let ids: Vec<BodyId> = ids.into_iter().collect();
+        let Somewhere { lost, silent } = self.client.look_for(&ids, copies_of(hidden)).await?;
+        let name = self.name.to_string();
+        match lost {
+            Some(body) => Err(Error::HiddenLost { name, version: hidden.version, body, silent }),
+            None if silent.is_empty() => Ok(Vec::new()),
+            None => Ok(vec![format!(
+                "{name}: all of it is on the nodes that answer; not asked, because silent: {}",
+                silent.join(", ")
+            )]),
+        }
+    }
+
+    fn entry(&self, current: &VerifiedRegister) -> Result<ObjectInfo, Error> {
+        register::open_entry(self.keys, current)
             .map_err(|e| Error::Damaged { name: self.name.to_string(), reason: e.to_string() })
     }
 
@@ -389,12 +501,13 @@ impl Write<'_> {
             version,
             bytes: uploaded.bytes,
             copies: of_bodies,
-            copies_wanted: u64::from(copies).min(self.view.members.len().min(placement::COPIES) as u64),
+            copies_wanted: u64::from(copies).min(self.view.members.len() as u64),
             nodes,
             survives: fewest.saturating_sub(1).min(1),
             ms: 0,
             unchanged: false,
             commit_messages: commit.messages,
+            warnings: Vec::new(),
         }
     }
 }

@@ -16,12 +16,15 @@ use crate::{
     disk::Home,
     model::{
         Millis, PeerId,
-        rpc::{EventInfo, NodeInfo, NodeState, Request, Response},
+        rpc::{EventInfo, NodeInfo, NodeState, Request, Response, StatusInfo},
     },
+    proto::placement,
 };
 
 /// What status may take.
 const STATUS_PATIENCE: Millis = Millis(900);
+/// What the other nodes may take after that.
+const OTHERS_PATIENCE: Millis = Millis(300);
 /// How long a node may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -31,9 +34,12 @@ impl Client {
     /// # Errors
     /// [`Error::Unreachable`].
     pub async fn status(&self) -> Result<Status, Error> {
-        let Response::Status(info) = self.ask_connected(&Request::Status).await? else {
+        let Response::Status(mut info) = self.ask_connected(&Request::Status).await? else {
             return Err(Error::Refused("a node gave an answer that does not fit the question".into()));
         };
+        if info.nodes.len() > placement::COPIES {
+            self.ask_others_for_single_copies(&mut info).await;
+        }
         let alive = info.nodes.iter().filter(|n| n.state == NodeState::Alive).count() as u64;
         let total = info.nodes.len() as u64;
         let founded = info.founding.is_some();
@@ -41,10 +47,27 @@ impl Client {
         let can_lose = if !founded || info.under_repair.is_none() && alive == total {
             None
         } else {
-            Some(u64::from(whole && total >= 2))
+            // Nobody can lose the only machine that has an object.
+            Some(u64::from(whole && total >= 2 && info.single_copy_objects == Some(0)))
         };
         let healthy = founded && alive == total && info.warnings.is_empty() && info.under_repair == Some(0);
         Ok(Status { healthy, nodes_alive: alive, nodes_total: total, can_lose, info: *info })
+    }
+
+    /// Of more nodes than copies none keeps all registers: the greatest number that any of them knows counts.
+    async fn ask_others_for_single_copies(&self, info: &mut StatusInfo) {
+        // Connects to the others too, if this is the first question of this client.
+        let _ = self.view().await;
+        let connected = self.net.connected();
+        let members = info.nodes.iter().map(|n| n.peer);
+        let others: Vec<PeerId> = members.filter(|p| *p != info.peer && connected.contains_key(p)).collect();
+        let asked = others.into_iter().map(|peer| self.ask(peer, &Request::Status, OTHERS_PATIENCE));
+        for answer in futures::future::join_all(asked).await.into_iter().flatten() {
+            if let Response::Status(other) = answer {
+                let most = info.single_copy_objects.max(other.single_copy_objects);
+                info.single_copy_objects = most;
+            }
+        }
     }
 
     /// Every node, with its own counters where it answers.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use crate::model::{PeerId, rpc};
+use crate::model::{PeerId, limits, rpc};
 
 /// How to reach a cluster and as whom.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +85,18 @@ pub struct PutDone {
     pub unchanged: bool,
     /// Messages of the commit, the proposer's own counted; 0 if unchanged.
     pub commit_messages: u64,
+    /// What a person should know of it all the same; each a sentence.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+}
+
+/// A register that was written without storing bytes: a removal, or one taken back.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The new version.
+    pub version: u64,
+    /// What a person should know of it all the same; each a sentence.
+    pub warnings: Vec<String>,
 }
 
 /// Told to a progress bar.
@@ -133,6 +145,11 @@ pub struct GetDone {
     pub unconfirmed: bool,
 }
 
+/// The next step when the cluster answers with less than this home has seen.
+pub const WHAT_TO_DO_WHEN_OLDER: &str = "start the nodes that hold the newer state; if the older one was put \
+                                         back on purpose, remove the folder `state` in this home, which \
+                                         forgets what was seen";
+
 /// One line of a listing.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct ObjectInfo {
@@ -157,7 +174,9 @@ pub struct Listing {
     pub objects: Vec<ObjectInfo>,
     /// Some hash slot had no majority: objects may be missing.
     pub incomplete: bool,
-    /// Registers that could not be opened (damaged); each a sentence.
+    /// Registers that could not be opened (damaged), objects older than this home has seen them, or gone;
+    /// each a sentence, at most [`limits::LISTING_FINDINGS_MAX`], then one that says how many more there are
+    /// and one that says what it means.
     pub findings: Vec<String>,
 }
 
@@ -221,6 +240,10 @@ pub struct Where {
 pub struct Verified {
     /// Objects read.
     pub objects: u64,
+    /// Of those, removed ones, which can be brought back.
+    pub removed: u64,
+    /// Versions of all of them.
+    pub versions: u64,
     /// Copies of bodies read.
     pub copies_read: u64,
     /// Bad copies found.
@@ -233,10 +256,23 @@ pub struct Verified {
     pub restored: u64,
     /// Bodies with no good copy on any node that answers.
     pub lost: u64,
-    /// Sentences, one a finding.
+    /// Sentences, one a finding; at most [`limits::FINDINGS_MAX`], and one that says how many more there are.
     pub findings: Vec<String>,
+    /// Findings that have no sentence.
+    pub more_findings: u64,
     /// Nodes that did not answer.
     pub unreachable: Vec<String>,
+}
+
+impl Verified {
+    /// Keeps a sentence, or counts it when there are enough.
+    pub(super) fn add_finding(&mut self, sentence: String) {
+        if self.findings.len() < limits::FINDINGS_MAX {
+            self.findings.push(sentence);
+        } else {
+            self.more_findings += 1;
+        }
+    }
 }
 
 /// The status as `tintype status --json` prints it, with what the text needs.
@@ -256,4 +292,16 @@ pub struct Status {
 
 fn as_text<S: serde::Serializer>(peer: &PeerId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_told_up_to_a_bound_and_counted_beyond() {
+        let mut verified = Verified::default();
+        (0..limits::FINDINGS_MAX + 3).for_each(|n| verified.add_finding(n.to_string()));
+        assert_eq!((verified.findings.len(), verified.more_findings), (limits::FINDINGS_MAX, 3));
+    }
 }

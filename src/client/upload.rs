@@ -1,38 +1,36 @@
-//! Uploads: read, check, seal on a blocking thread; send each chunk once, to the first holder of its
-//! placement.
+//! Uploads: read, check, seal on a blocking thread; several chunks on their way to their holders at once.
 //!
 //! Memory is bounded by [`limits::TRANSFER_BYTES_MAX`] whatever the object's size. A chunk counts only by a
 //! receipt that names nodes that have it durably. What a node already has is not sent again.
 
 use std::{
-    io::Read,
+    collections::BTreeSet,
+    io::{Cursor, Read},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
 use super::{
-    Client, Error, View,
+    Client, Error,
     files::{
-        media, source,
+        media,
+        source::{self, Kept},
         structure::{Checker, ReadSeek},
     },
+    store::Transfer,
     types::{OnProgress, Progress, Put},
 };
 use crate::{
     disk::crash_point,
     model::{
-        BodyId, Millis, PeerId, limits,
+        BodyId, PeerId, limits,
         object::{MediaType, Padding},
-        rpc::{Request, Response},
     },
-    net::{self, BulkError},
-    proto::placement,
     seal::{
         chunk::{self, SealedChunk},
         keys::UserKeys,
@@ -40,16 +38,10 @@ use crate::{
     },
 };
 
-/// How long one body is tried before the client says that it found no place.
-const STORE_PATIENCE: Duration = Duration::from_secs(30);
-/// Without progress for so long even a slow disk is passed over.
-const SLOW_PATIENCE: Millis = Millis(4000);
-/// How long nodes are asked for a body whose receipt did not come, before it is sent again.
-const ARRIVED_PATIENCE: Millis = Millis(150);
-/// The pause before a busy or unreachable node is tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(25);
+/// A body on its way to a node.
+pub(super) type Body = (BodyId, Arc<Vec<u8>>);
 
-/// An object whose bytes are all durable on nodes.
+/// An object that was read and sealed, whose bytes are durable on nodes but for those that wait.
 pub(super) struct Uploaded {
     /// Its chunks, in order.
     pub(super) chunks: Vec<SealedChunk>,
@@ -61,13 +53,24 @@ pub(super) struct Uploaded {
     pub(super) thumbnail: Option<Thumbnail>,
     /// Who has what.
     pub(super) holders: Holders,
+    /// Bodies of a small object: they are stored together with its manifest.
+    pub(super) waiting: Vec<Body>,
+}
+
+impl Uploaded {
+    /// Chunks and thumbnail, each once.
+    pub(super) fn ids(&self) -> Vec<BodyId> {
+        let thumbnail = self.thumbnail.as_ref().map(|t| t.id);
+        let ids: BTreeSet<BodyId> = self.chunks.iter().map(|c| c.chunk.id).chain(thumbnail).collect();
+        ids.into_iter().collect()
+    }
 }
 
 /// Who has the bodies of an object durably.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Holders {
     fewest: Option<u64>,
-    nodes: std::collections::BTreeSet<PeerId>,
+    nodes: BTreeSet<PeerId>,
 }
 
 impl Holders {
@@ -110,23 +113,44 @@ struct ReadDone {
     thumbnail: Option<Vec<u8>>,
 }
 
-/// What all chunks of one upload share.
-struct Transfer<'a> {
-    client: &'a Client,
-    view: &'a View,
-    copies: usize,
-    /// Chunks in a row that no node had.
-    misses: AtomicUsize,
-    acknowledged: AtomicU64,
-    /// Without progress for so long a node is passed over; grows while every node is slow.
-    patience_ms: AtomicU64,
-    total: Option<u64>,
-    progress: OnProgress<'a>,
-}
-
 impl Client {
-    /// Reads, seals and stores all chunks of an object, and its thumbnail.
+    /// Reads and seals an object and its thumbnail, and stores all of it unless it is small.
     pub(super) async fn upload(
+        &self,
+        keys: &Arc<UserKeys>,
+        put: &Put,
+        progress: OnProgress<'_>,
+    ) -> Result<Uploaded, Error> {
+        match source::length(&put.source) {
+            Some(bytes) if bytes <= limits::SMALL_BODY_BYTES_MAX as u64 => self.seal_small(keys, put).await,
+            _ => self.upload_large(keys, put, progress).await,
+        }
+    }
+
+    /// An object of one chunk that is a small body: asking who has it already costs more than sending it.
+    async fn seal_small(&self, keys: &Arc<UserKeys>, put: &Put) -> Result<Uploaded, Error> {
+        let (ready_in, mut ready) = mpsc::channel(1);
+        let keys = Arc::clone(keys);
+        let max = limits::SMALL_BODY_BYTES_MAX;
+        let reader = Reader { keys: Arc::clone(&keys), put: put.clone(), out: ready_in, max: Some(max) };
+        let sealing = tokio::task::spawn_blocking(move || {
+            let Some(read) = reader.run()? else { return Ok(None) };
+            Ok(Some((read.thumbnail.map(|bytes| seal_thumbnail(&keys, bytes)), read.bytes, read.media_type)))
+        });
+        let sealed: Result<_, Error> = sealing.await.map_err(failed_task)?;
+        let given_up = || Error::Refused("the upload was given up".into());
+        let (thumbnail, bytes, media_type) = sealed?.ok_or_else(given_up)?;
+        let chunk = ready.try_recv().map_err(|_| given_up())?;
+        let mut waiting = vec![(chunk.sealed.chunk.id, chunk.body)];
+        let thumbnail = thumbnail.map(|(thumbnail, body)| {
+            waiting.push((thumbnail.id, body));
+            thumbnail
+        });
+        let holders = Holders::default();
+        Ok(Uploaded { chunks: vec![chunk.sealed], bytes, media_type, thumbnail, holders, waiting })
+    }
+
+    async fn upload_large(
         &self,
         keys: &Arc<UserKeys>,
         put: &Put,
@@ -144,13 +168,12 @@ impl Client {
             progress,
         };
         let (ready_in, mut ready) = mpsc::channel(limits::TRANSFER_READY_MAX);
-        let reader = Reader { keys: Arc::clone(keys), put: put.clone(), out: ready_in };
+        let reader = Reader { keys: Arc::clone(keys), put: put.clone(), out: ready_in, max: None };
         let reading = tokio::task::spawn_blocking(move || reader.run());
         let stored = transfer.store_all(&mut ready).await;
         // A reader that waits to hand a chunk over must not wait for ever.
         ready.close();
-        let read =
-            reading.await.map_err(|e| Error::Refused(format!("a task of this program failed: {e}")))?;
+        let read = reading.await.map_err(failed_task)?;
         let (chunks, mut holders, read) = match (stored, read) {
             // The file's own trouble is the better sentence.
             (_, Err(error)) | (Err(error), Ok(_)) => return Err(error),
@@ -158,46 +181,26 @@ impl Client {
             (Ok(_), Ok(None)) => return Err(Error::Refused("the upload was given up".into())),
         };
         let thumbnail = match read.thumbnail {
-            Some(bytes) => Some(self.store_thumbnail(keys, bytes, &transfer, &mut holders).await?),
+            Some(bytes) => {
+                let (thumbnail, body) = seal_thumbnail(keys, bytes);
+                holders.add(&transfer.store(thumbnail.id, &body).await?);
+                Some(thumbnail)
+            }
             None => None,
         };
-        Ok(Uploaded { chunks, bytes: read.bytes, media_type: read.media_type, thumbnail, holders })
+        let (bytes, media_type) = (read.bytes, read.media_type);
+        Ok(Uploaded { chunks, bytes, media_type, thumbnail, holders, waiting: Vec::new() })
     }
+}
 
-    async fn store_thumbnail(
-        &self,
-        keys: &UserKeys,
-        mut bytes: Vec<u8>,
-        transfer: &Transfer<'_>,
-        holders: &mut Holders,
-    ) -> Result<Thumbnail, Error> {
-        let true_bytes = bytes.len() as u64;
-        let sealed = chunk::seal(keys, &mut bytes, Padding::of_object(true_bytes));
-        let stored = transfer.store(sealed.chunk.id, &Arc::new(bytes)).await?;
-        holders.add(&stored);
-        Ok(Thumbnail::new(sealed, true_bytes))
-    }
+fn seal_thumbnail(keys: &UserKeys, mut bytes: Vec<u8>) -> (Thumbnail, Arc<Vec<u8>>) {
+    let true_bytes = bytes.len() as u64;
+    let sealed = chunk::seal(keys, &mut bytes, Padding::of_object(true_bytes));
+    (Thumbnail::new(sealed, true_bytes), Arc::new(bytes))
+}
 
-    /// Stores one body on as many nodes as are wanted and can be had; at least one.
-    pub(super) async fn store_body(
-        &self,
-        view: &View,
-        id: BodyId,
-        body: Vec<u8>,
-        copies: usize,
-    ) -> Result<Vec<PeerId>, Error> {
-        let transfer = Transfer {
-            client: self,
-            view,
-            copies,
-            misses: AtomicUsize::new(limits::TRANSFER_CHUNKS_MAX),
-            acknowledged: AtomicU64::new(0),
-            patience_ms: AtomicU64::new(limits::NO_PROGRESS.0),
-            total: None,
-            progress: &|_| (),
-        };
-        transfer.store(id, &Arc::new(body)).await
-    }
+fn failed_task(error: tokio::task::JoinError) -> Error {
+    Error::Refused(format!("a task of this program failed: {error}"))
 }
 
 impl Transfer<'_> {
@@ -235,158 +238,6 @@ impl Transfer<'_> {
         (self.progress)(Progress { bytes_done: done, bytes_total: self.total });
         Ok((ready.index, ready.sealed, holders))
     }
-
-    /// Stores a body; the answer is who has it durably.
-    async fn store(&self, id: BodyId, body: &Arc<Vec<u8>>) -> Result<Vec<PeerId>, Error> {
-        let order = placement::order(&self.view.members, &id);
-        let mut holders = self.already_there(id, &order).await;
-        let started = Instant::now();
-        let mut last_error = None;
-        let mut had_connection = Instant::now();
-        loop {
-            let patience_ms = self.patience_ms.load(Ordering::Relaxed);
-            let candidates = self.client.usable(&order);
-            if !candidates.is_empty() {
-                had_connection = Instant::now();
-            }
-            // Two durable copies are asked for where two nodes are there; the third follows by itself.
-            let wanted = self.copies.min(2).min(candidates.len().max(1));
-            if holders.len() >= wanted && !holders.is_empty() {
-                return Ok(holders);
-            }
-            for first in candidates.iter().filter(|peer| !holders.contains(peer)).copied().collect::<Vec<_>>()
-            {
-                match self.put_to(first, &order, &holders, id, body).await {
-                    Ok(receipt) => add_new(&mut holders, receipt),
-                    Err(error) => {
-                        let may_have_it = may_have_arrived(&error);
-                        last_error = Some(self.judge(first, error));
-                        // A node that is only slow has it, or has passed it on: what lies there already need
-                        // not go out twice.
-                        if may_have_it {
-                            add_new(&mut holders, self.who_has(id, &order, wanted, ARRIVED_PATIENCE).await);
-                        }
-                    }
-                }
-                if holders.len() >= wanted {
-                    return Ok(holders);
-                }
-            }
-            if !holders.is_empty() && started.elapsed() > Duration::from(limits::NO_QUORUM) {
-                // Fewer than wanted, and nobody else takes it: the answer says so by its `survives`.
-                return Ok(holders);
-            }
-            if had_connection.elapsed() > Duration::from(limits::CLIENT_PATIENCE) {
-                return Err(self.client.unreachable(had_connection));
-            }
-            if started.elapsed() > STORE_PATIENCE {
-                return Err(last_error.unwrap_or_else(|| self.client.unreachable(started)));
-            }
-            if holders.is_empty() && !candidates.is_empty() {
-                self.grow_patience(patience_ms);
-            }
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
-    }
-
-    /// Every node was passed over: then it is not one that hangs, but disks that are slow, and giving up on
-    /// them as quickly again would send everything again and never store it.
-    /// Of many bodies that were passed over with the same patience only the first makes it longer.
-    fn grow_patience(&self, used_ms: u64) {
-        let longer = (used_ms * 2).min(SLOW_PATIENCE.0);
-        let _ = self.patience_ms.compare_exchange(used_ms, longer, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    async fn put_to(
-        &self,
-        first: PeerId,
-        order: &[PeerId],
-        holders: &[PeerId],
-        id: BodyId,
-        body: &Arc<Vec<u8>>,
-    ) -> Result<Vec<PeerId>, BulkError> {
-        let usable = self.client.usable(order);
-        let missing = self.copies.saturating_sub(holders.len() + 1);
-        // Placed nodes first, whether they can be reached from here or not: the first holder may reach them.
-        let mut onward: Vec<PeerId> = usable.iter().filter(|p| **p != first).copied().collect();
-        onward.extend(order.iter().filter(|p| !usable.contains(p)));
-        onward.retain(|p| !holders.contains(p) && *p != first);
-        onward.truncate(missing);
-        let durable = 2usize.saturating_sub(holders.len()).clamp(1, onward.len() + 1) as u8;
-        let put = net::Put { id, body: Arc::clone(body), onward, durable, first_hop: true };
-        let patience = Duration::from_millis(self.patience_ms.load(Ordering::Relaxed));
-        let receipt = self.client.net.bulk(first).put(put, patience).await?;
-        Ok(receipt.holders)
-    }
-
-    /// What a failed put means: the node is asked last for a while, unless it is only busy.
-    fn judge(&self, peer: PeerId, error: BulkError) -> Error {
-        tracing::debug!(%peer, "a body was not stored: {error}");
-        match error {
-            BulkError::Busy => Error::Full("every node that answers has too much to do just now".into()),
-            BulkError::Full => {
-                self.client.shun(peer);
-                Error::Full(format!("{} has no room left", self.view.name(&peer)))
-            }
-            BulkError::Refused(sentence) => {
-                self.client.shun(peer);
-                Error::Refused(sentence)
-            }
-            other => {
-                self.client.shun(peer);
-                Error::Refused(other.to_string())
-            }
-        }
-    }
-
-    /// While an upload looks like one that was begun before: who has this chunk already.
-    async fn already_there(&self, id: BodyId, order: &[PeerId]) -> Vec<PeerId> {
-        // An interrupted upload leaves gaps among the chunks that were under way, never wider than these.
-        if self.misses.load(Ordering::Relaxed) >= limits::TRANSFER_CHUNKS_MAX {
-            return Vec::new();
-        }
-        let holders = self.who_has(id, order, usize::MAX, limits::NO_PROGRESS).await;
-        match holders.is_empty() {
-            true => drop(self.misses.fetch_add(1, Ordering::Relaxed)),
-            false => self.misses.store(0, Ordering::Relaxed),
-        }
-        holders
-    }
-
-    /// Of the nodes where the body belongs, those that say they have it, read and hashed just now. Waits no
-    /// longer once there are `enough`.
-    async fn who_has(&self, id: BodyId, order: &[PeerId], enough: usize, patience: Millis) -> Vec<PeerId> {
-        let request = Request::Offer { bodies: vec![id] };
-        let placed = self.client.usable(order).into_iter().take(self.copies);
-        let ask = |peer: PeerId| {
-            let request = &request;
-            async move { (peer, self.client.ask(peer, request, patience).await) }
-        };
-        let mut asked: FuturesUnordered<_> = placed.map(ask).collect();
-        let mut holders = Vec::new();
-        while let Some((peer, answer)) = asked.next().await {
-            if matches!(answer, Some(Response::Have(have)) if have == [true]) {
-                holders.push(peer);
-                if holders.len() >= enough {
-                    break;
-                }
-            }
-        }
-        holders
-    }
-}
-
-/// Whether the peer may have stored the body although no receipt came.
-fn may_have_arrived(error: &BulkError) -> bool {
-    matches!(error, BulkError::NoProgress(_) | BulkError::Closed)
-}
-
-fn add_new(holders: &mut Vec<PeerId>, more: Vec<PeerId>) {
-    for peer in more {
-        if !holders.contains(&peer) {
-            holders.push(peer);
-        }
-    }
 }
 
 /// Reads one object, checks its structure, and seals it chunk by chunk. Blocks.
@@ -394,6 +245,8 @@ struct Reader {
     keys: Arc<UserKeys>,
     put: Put,
     out: mpsc::Sender<Ready>,
+    /// It was so small when its length was looked at: one that has grown since is not whole.
+    max: Option<usize>,
 }
 
 impl Reader {
@@ -402,10 +255,12 @@ impl Reader {
         let mut input = source::open(&self.put.source)?;
         let path = source::describe(&self.put.source);
         let mut checker = Checker::new();
+        let mut kept = Kept::of(&self.put.source);
         let mut head = Vec::new();
         let mut bytes = 0u64;
         for index in 0.. {
-            let mut buffer = Vec::with_capacity(limits::CHUNK_BYTES);
+            // One byte more than it has says that it has ended, without growing the buffer.
+            let mut buffer = Vec::with_capacity(self.max.map_or(limits::CHUNK_BYTES, |max| max + 1));
             (&mut input)
                 .take(limits::CHUNK_BYTES as u64)
                 .read_to_end(&mut buffer)
@@ -413,10 +268,14 @@ impl Reader {
             if buffer.is_empty() {
                 break;
             }
+            if self.max.is_some_and(|max| buffer.len() > max) {
+                return Err(Error::File { path, reason: "has grown while it was read".into() });
+            }
             if index == 0 {
                 head = buffer[..buffer.len().min(media::HEAD_BYTES)].to_vec();
             }
             checker.push(&buffer);
+            kept.push(&buffer);
             if let Some(broken) = checker.broken().filter(|_| !self.put.force) {
                 return Err(broken_error(&path, broken));
             }
@@ -437,22 +296,32 @@ impl Reader {
                 break;
             }
         }
-        self.finish(checker, &head, bytes, &path).map(Some)
+        self.finish(checker, &kept, &head, bytes, &path).map(Some)
     }
 
-    fn finish(&self, checker: Checker, head: &[u8], bytes: u64, path: &str) -> Result<ReadDone, Error> {
+    fn finish(
+        &self,
+        checker: Checker,
+        kept: &Kept,
+        head: &[u8],
+        bytes: u64,
+        path: &str,
+    ) -> Result<ReadDone, Error> {
         if bytes == 0 {
             return Err(Error::File { path: path.to_owned(), reason: "is empty".into() });
         }
         let mut again = source::reopen(&self.put.source);
-        let whole = checker.finish(again.as_mut().map(|r| &mut **r as &mut dyn ReadSeek));
+        let mut memory = kept.whole().map(Cursor::new);
+        let again = again.as_mut().map(|r| &mut **r as &mut dyn ReadSeek);
+        let again = again.or(memory.as_mut().map(|r| r as &mut dyn ReadSeek));
+        let whole = checker.finish(again);
         let media_type = match whole {
             Ok(()) => MediaType::parse(media::media_type(head)).unwrap_or_else(|_| MediaType::octet_stream()),
             Err(broken) if !self.put.force => return Err(broken_error(path, &broken)),
             Err(_) => MediaType::octet_stream(),
         };
         let thumbnail = (self.put.thumbnail && media_type.as_str().starts_with("image/"))
-            .then(|| source::thumbnail(&self.put.source))
+            .then(|| source::thumbnail(&self.put.source, kept))
             .flatten();
         Ok(ReadDone { bytes, media_type, thumbnail })
     }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{Client, Error};
 use crate::{
-    disk::Home,
+    disk::{DiskError, Home},
     seal::{
         key_file::{self, KeyFile},
         keys::{UserKeys, UserSecret},
@@ -152,8 +152,13 @@ fn make(home: &Home, name: String) -> Result<User, Error> {
     Ok(User { name, made_now: true, keys: Arc::new(UserKeys::derive(&secret)) })
 }
 
-fn key_error(error: crate::disk::DiskError) -> Error {
-    Error::Key { reason: error.to_string(), remedy: "check the home's path and permissions".into() }
+fn key_error(error: DiskError) -> Error {
+    match error {
+        DiskError::BadName { .. } => Error::UserName(error.to_string()),
+        error => {
+            Error::Key { reason: error.to_string(), remedy: "check the home's path and permissions".into() }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -204,6 +209,17 @@ mod tests {
         let (reason, _) = refused(load(&home, Some("bert".into()), Missing::Make, nobody_asks));
         assert!(reason.contains("bert"), "{reason}");
         assert_eq!(home.users().expect("listed"), ["anna"]);
+    }
+
+    #[test]
+    fn what_cannot_be_a_users_name_is_said_to_be_that() {
+        let (_dir, home) = home();
+        for name in ["", "../x", "-x"] {
+            for missing in [Missing::Make, Missing::Refuse] {
+                let loaded = load(&home, Some(name.into()), missing, nobody_asks);
+                assert!(matches!(loaded, Err(Error::UserName(_))), "{name:?}");
+            }
+        }
     }
 
     #[test]

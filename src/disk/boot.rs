@@ -55,6 +55,8 @@ pub struct Boot {
     pub mark: BootMark,
     /// Made with `data/`.
     pub incarnation: Incarnation,
+    /// How many promises the disk had made durable before this start ([`super::Disk::promises`]).
+    pub promises: u64,
     /// Whether this is the first start of this `data/`.
     pub first_start: bool,
     /// Whether the home was made on another machine and has been taken over just now.
@@ -99,6 +101,7 @@ pub(super) fn open(home: &Home, options: &DiskOptions) -> Result<Opened, DiskErr
     let boot = Boot {
         mark: BootMark { boot: start.boot, process },
         incarnation: start.incarnation,
+        promises: start.promises,
         first_start: start.boot == 1,
         moved,
     };

@@ -52,6 +52,13 @@ enum Copy {
     Bad,
 }
 
+/// What a chunk's name leads to, unread.
+enum Found {
+    File(File),
+    /// A folder, a link, a pipe: nobody's copy of anything. It is never opened; a pipe would not open at all.
+    Other,
+}
+
 impl Chunks {
     /// Opens them; the home's lock is held, so temporary files are nobody's.
     pub(super) fn open(home: Home, space: Arc<Space>, fault: Arc<Fault>) -> Result<Self, DiskError> {
@@ -92,7 +99,7 @@ impl Chunks {
             Copy::Bad => PutOutcome::Mended,
             Copy::Missing => PutOutcome::Written,
         };
-        self.space.take(body.len() as u64, self.count.bytes() + other_bytes)?;
+        let _room = self.space.take(body.len() as u64, self.count.bytes() + other_bytes)?;
         let temp = self.write_temp(id, body)?;
         let folder = folder_of(id);
         let begun = self.folders.begin_rename(folder).map_err(|error| self.write_error(&temp, error));
@@ -153,7 +160,8 @@ impl Chunks {
         self.fault.check()?;
         let path = self.home.chunk_path(id);
         let bytes = match read_bounded(&path) {
-            Ok(bytes) => bytes,
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => Vec::new(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.raw_os_error() == Some(EIO) => Vec::new(),
             Err(error) => return Err(DiskError::io("read", path)(error)),
@@ -166,7 +174,7 @@ impl Chunks {
         }
         // A good copy has replaced the bad one since; a second bad read is the caller's to see.
         match read_bounded(&path) {
-            Ok(bytes) if fits(id, &bytes) => Ok(Some(bytes)),
+            Ok(Some(bytes)) if fits(id, &bytes) => Ok(Some(bytes)),
             _ => Err(DiskError::Corrupt { id: *id }),
         }
     }
@@ -175,6 +183,7 @@ impl Chunks {
     pub(super) fn verified(&self, id: &BodyId) -> Result<Option<u64>, DiskError> {
         let path = self.home.chunk_path(id);
         match path.symlink_metadata() {
+            Ok(meta) if !meta.is_file() => Ok(None),
             Ok(meta) => Ok(Some(meta.modified().map_or(0, unix_ms))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(DiskError::io("look at", path)(error)),
@@ -208,8 +217,9 @@ impl Chunks {
     /// Hashes the file with little memory.
     fn hash_copy(&self, id: &BodyId) -> Result<Copy, DiskError> {
         let path = self.home.chunk_path(id);
-        let mut file = match File::open(&path) {
-            Ok(file) => file,
+        let mut file = match find(&path) {
+            Ok(Found::File(file)) => file,
+            Ok(Found::Other) => return Ok(Copy::Bad),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Copy::Missing),
             Err(error) => return Err(DiskError::io("open", path)(error)),
         };
@@ -242,10 +252,15 @@ impl Chunks {
         let path = self.home.chunk_path(id);
         let aside = self.aside(id)?;
         let change = self.count.change();
-        let len = path.symlink_metadata().map_or(0, |meta| meta.len());
+        let meta = path.symlink_metadata();
+        let len = meta.as_ref().ok().filter(|meta| meta.is_file()).map_or(0, |meta| meta.len());
         crash_point("disk.quarantine.before_move");
         fs::rename(&path, &aside).map_err(DiskError::io("move aside", &path))?;
         change.remove(folder_of(id), len);
+        if meta.is_ok_and(|meta| !meta.is_file()) {
+            let (path, aside) = (path.display(), aside.display());
+            tracing::warn!("{path} is no file: something else lay in a chunk's place, and is now {aside}");
+        }
         self.corrupt.fetch_add(1, Ordering::SeqCst);
         crash_point("disk.quarantine.moved");
         Ok(true)
@@ -269,9 +284,10 @@ impl Chunks {
         }
         kept.sort();
         let too_many = (kept.len() + 1).saturating_sub(limits::QUARANTINE_MAX);
-        for (_, path) in kept.iter().take(too_many) {
-            let _ = fs::remove_file(path);
-        }
+        // A folder goes only if it is empty: what somebody laid into it is not this program's to delete.
+        let make_room = |path: &PathBuf| fs::remove_file(path).or_else(|_| fs::remove_dir(path)).is_ok();
+        let removed = kept.iter().map(|(_, path)| path).filter(|path| make_room(path));
+        removed.take(too_many).for_each(drop);
         Ok(dir.join(format!("{id}.{:08x}", rand::random::<u32>())))
     }
 
@@ -290,13 +306,22 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-/// One byte more than a body can have is enough to see that it is none.
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
+/// Opens what lies there if it is a file, and no link to one.
+fn find(path: &Path) -> io::Result<Found> {
+    if !path.symlink_metadata()?.is_file() {
+        return Ok(Found::Other);
+    }
+    File::open(path).map(Found::File)
+}
+
+/// Reads a file, none if something else lies there. One byte more than a body can have is enough to see that
+/// it is none.
+fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let Found::File(file) = find(path)? else { return Ok(None) };
     let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(limits::BODY_BYTES_MAX);
     let mut bytes = Vec::with_capacity(len + 1);
     file.take(limits::BODY_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(Some(bytes))
 }
 
 /// Milliseconds since 1970; 0 before.

@@ -1,5 +1,5 @@
 //! What a client remembers of clusters: addresses that worked, and the highest version seen of each
-//! object.
+//! object, with its owner, so that one that is gone can be missed.
 //!
 //! A log of lines, each with its own checksum, under an advisory lock: several clients may use it at once,
 //! and a crash in the middle of a line costs that line. Nothing but the client reads or writes it. When it
@@ -18,7 +18,7 @@ use super::{
     crash::{Steps, steps},
     crash_point, files,
 };
-use crate::model::{FoundingId, ObjectId, ProcessId, limits};
+use crate::model::{FoundingId, ObjectId, OwnerKey, ProcessId, limits};
 
 const VERSION: u64 = 1;
 const HEAD: &str = "tintype-client-";
@@ -45,12 +45,19 @@ struct Known {
     mark: String,
     read_bytes: u64,
     lines: usize,
-    /// The version, and when it was last raised.
-    seen: BTreeMap<Key, (u64, u64)>,
+    seen: BTreeMap<Key, Seen>,
     by_age: BTreeMap<u64, Key>,
     clock: u64,
     /// The latest first.
     addresses: Vec<String>,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    owner: OwnerKey,
+    version: u64,
+    /// When the version was last raised.
+    age: u64,
 }
 
 impl ClientState {
@@ -77,18 +84,40 @@ impl ClientState {
         self.locked(|state| Ok(state.known.highest(&(founding, object))))
     }
 
-    /// Notes versions from quorum reads and acknowledged writes. Durable when it returns; lower ones change
-    /// nothing.
+    /// All objects of one owner of which a version is remembered, and the highest of each.
     ///
     /// # Errors
     /// As [`ClientState::highest`].
-    pub fn saw(&mut self, founding: FoundingId, seen: &[(ObjectId, u64)]) -> Result<(), DiskError> {
+    pub fn all_of(
+        &mut self,
+        founding: FoundingId,
+        owner: OwnerKey,
+    ) -> Result<BTreeMap<ObjectId, u64>, DiskError> {
+        let (first, last) = ((founding, ObjectId::ZERO), (founding, ObjectId([u8::MAX; ObjectId::LEN])));
+        self.locked(|state| {
+            let owned = state.known.seen.range(first..=last).filter(|(_, seen)| seen.owner == owner);
+            Ok(owned.map(|((_, object), seen)| (*object, seen.version)).collect())
+        })
+    }
+
+    /// Notes versions of one owner's objects, from quorum reads and acknowledged writes. Durable when it
+    /// returns; lower ones change nothing.
+    ///
+    /// # Errors
+    /// As [`ClientState::highest`].
+    pub fn saw(
+        &mut self,
+        founding: FoundingId,
+        owner: OwnerKey,
+        seen: &[(ObjectId, u64)],
+    ) -> Result<(), DiskError> {
         self.locked(|state| {
             let is_news = |&(object, version): &(ObjectId, u64)| {
                 state.known.highest(&(founding, object)).is_none_or(|known| known < version)
             };
             let news = seen.iter().copied().filter(is_news);
-            let lines = news.map(|(object, version)| seen_line(&(founding, object), version)).collect();
+            let lines =
+                news.map(|(object, version)| seen_line(&(founding, object), &owner, version)).collect();
             state.append(lines)
         })
     }
@@ -191,8 +220,8 @@ impl ClientState {
         files::remove_temps(&self.home.state_dir(), true);
         let mut text = format!("{HEAD}{VERSION} {}\n", ProcessId(rand::random()));
         for key in self.known.by_age.values() {
-            if let Some((version, _)) = self.known.seen.get(key) {
-                text.push_str(&seen_line(key, *version));
+            if let Some(seen) = self.known.seen.get(key) {
+                text.push_str(&seen_line(key, &seen.owner, seen.version));
             }
         }
         for addr in self.known.addresses.iter().rev() {
@@ -205,7 +234,7 @@ impl ClientState {
 
 impl Known {
     fn highest(&self, key: &Key) -> Option<u64> {
-        self.seen.get(key).map(|(version, _)| *version)
+        self.seen.get(key).map(|seen| seen.version)
     }
 
     /// Takes whole lines; what follows the last line's end is not yet, or will never be, a line.
@@ -223,10 +252,12 @@ impl Known {
     fn learn_line(&mut self, line: &str) {
         let words: Vec<&str> = line.splitn(5, ' ').collect();
         match words[..] {
-            ["seen", founding, object, version] => {
+            ["seen", founding, owner, object, version] => {
                 let key = FoundingId::from_hex(founding).zip(ObjectId::from_hex(object));
-                if let (Some(key), Ok(version)) = (key, version.parse()) {
-                    self.learn_seen(key, version);
+                if let (Some(key), Some(owner), Ok(version)) =
+                    (key, OwnerKey::from_hex(owner), version.parse())
+                {
+                    self.learn_seen(key, owner, version);
                 }
             }
             ["addr", addr] if is_addr(addr) => {
@@ -238,15 +269,15 @@ impl Known {
         }
     }
 
-    fn learn_seen(&mut self, key: Key, version: u64) {
+    fn learn_seen(&mut self, key: Key, owner: OwnerKey, version: u64) {
         self.clock += 1;
-        if let Some((known, age)) = self.seen.get(&key).copied() {
-            if known >= version {
+        if let Some(known) = self.seen.get(&key).copied() {
+            if known.version >= version {
                 return;
             }
-            self.by_age.remove(&age);
+            self.by_age.remove(&known.age);
         }
-        self.seen.insert(key, (version, self.clock));
+        self.seen.insert(key, Seen { owner, version, age: self.clock });
         self.by_age.insert(self.clock, key);
         if self.seen.len() > limits::CLIENT_SEEN_MAX
             && let Some((_, oldest)) = self.by_age.pop_first()
@@ -271,8 +302,8 @@ fn read_mark(file: &mut File, path: &Path) -> Result<String, DiskError> {
     Ok(mark.to_string())
 }
 
-fn seen_line(key: &Key, version: u64) -> String {
-    with_sum(&format!("seen {} {} {version}", key.0, key.1))
+fn seen_line(key: &Key, owner: &OwnerKey, version: u64) -> String {
+    with_sum(&format!("seen {} {owner} {} {version}", key.0, key.1))
 }
 
 fn address_line(addr: &str) -> String {

@@ -22,7 +22,7 @@ use super::{
     fault::Fault,
     files,
     jobs::Jobs,
-    records::{Op, Records, fits},
+    records::{Before, Bytes, Op, Records, TellBefore, fits},
     space::Space,
     writer::Writer,
 };
@@ -278,30 +278,21 @@ impl Disk {
         told.await.unwrap_or(Err(DiskError::Closed))
     }
 
-    /// The acceptor record of an object, as `proto` gave it.
+    /// The acceptor records of these objects, as `proto` gave them, in their order and in one snapshot.
+    /// Blocks for the reads.
     ///
     /// # Errors
-    /// [`DiskError::Busy`], [`DiskError::Records`], [`DiskError::Failed`].
-    pub async fn acceptor(&self, object: ObjectId) -> Result<Option<Vec<u8>>, DiskError> {
+    /// [`DiskError::Records`], [`DiskError::Closed`], [`DiskError::Failed`].
+    pub fn acceptors_now(&self, objects: &[ObjectId]) -> Result<Vec<Option<Vec<u8>>>, DiskError> {
         self.check_open()?;
-        let inner = self.inner.clone();
-        self.inner.record_jobs.run(move || inner.records.acceptor(&object)).await
-    }
-
-    /// As [`Disk::acceptor`], for callers that are on a blocking thread already.
-    ///
-    /// # Errors
-    /// [`DiskError::Closed`], [`DiskError::Failed`].
-    pub fn acceptor_now(&self, object: &ObjectId) -> Result<Option<Vec<u8>>, DiskError> {
-        self.check_open()?;
-        self.inner.records.acceptor(object)
+        self.inner.records.acceptors(objects)
     }
 
     /// The records of a hash slot after `after`, in the order of their ids: as many as fit into `max_bytes`
     /// (32 counted extra for each), at least one if there is one.
     ///
     /// # Errors
-    /// As [`Disk::acceptor`].
+    /// [`DiskError::Busy`], [`DiskError::Records`], [`DiskError::Failed`].
     pub async fn scan_slot(
         &self,
         slot: HashSlot,
@@ -316,7 +307,7 @@ impl Disk {
     /// The same for the records of one owner, of all slots.
     ///
     /// # Errors
-    /// As [`Disk::acceptor`].
+    /// As [`Disk::scan_slot`].
     pub async fn scan_owner(
         &self,
         owner: OwnerKey,
@@ -336,6 +327,13 @@ impl Disk {
         self.inner.records.meta(key)
     }
 
+    /// How many transactions with a promise in them (acceptor records, the founding's votes) were ever made
+    /// durable here. Read after such a write is done it counts that one; told to others, it is how they know
+    /// a home that was put back to an older state.
+    pub fn promises(&self) -> u64 {
+        self.inner.records.promises()
+    }
+
     /// What was last durably seen of each member. Blocks for a few cached reads.
     ///
     /// # Errors
@@ -345,12 +343,6 @@ impl Disk {
     }
 
     // ---- this start ----
-
-    /// Whether `mark` is one of the last 1,000 starts of this home, this one included. If a member knows
-    /// another one, this home is a copy or an old backup: call [`Disk::mark_rolled_back`] and stop.
-    pub fn remembers_start(&self, mark: &BootMark) -> bool {
-        self.inner.history.contains(mark)
-    }
 
     /// Marks the home durably: no start on it succeeds any more. Blocks for an fsync.
     ///
@@ -390,22 +382,33 @@ impl Disk {
     where
         B: AsRef<[u8]> + Send + Sync + 'static,
     {
-        let inner = self.inner.clone();
-        let old = self.inner.record_jobs.run(move || inner.records.body(&id)).await?;
-        let outcome = match old {
-            Some(old) if fits(&id, &old) => return Ok(PutOutcome::Had),
-            Some(old) => {
-                self.inner.chunks.note_bad_small(&id, &old);
-                PutOutcome::Mended
+        let _room = match self.inner.space.take(body.as_ref().len() as u64, self.inner.body_bytes()) {
+            Ok(room) => room,
+            Err(full) => {
+                // What is here already needs no room.
+                let inner = self.inner.clone();
+                let old = self.inner.record_jobs.run(move || inner.records.body(&id)).await?;
+                let had = old.is_some_and(|old| fits(&id, &old));
+                return if had { Ok(PutOutcome::Had) } else { Err(full) };
             }
-            None => PutOutcome::Written,
         };
-        let bytes = body.as_ref().to_vec();
-        self.inner.space.take(bytes.len() as u64, self.inner.body_bytes())?;
+        let before = TellBefore::default();
         let mut batch = WriteBatch::new();
-        batch.push(Op::Body { id, bytes, unix_ms: unix_ms(SystemTime::now()) });
+        batch.push(Op::Body {
+            id,
+            bytes: Bytes(Arc::new(body)),
+            unix_ms: unix_ms(SystemTime::now()),
+            before: before.clone(),
+        });
         self.write(batch).await?;
-        Ok(outcome)
+        match before.get() {
+            Some(Before::Good) => Ok(PutOutcome::Had),
+            Some(Before::Bad(old)) => {
+                self.inner.chunks.note_bad_small(&id, old);
+                Ok(PutOutcome::Mended)
+            }
+            Some(Before::Nothing) | None => Ok(PutOutcome::Written),
+        }
     }
 }
 

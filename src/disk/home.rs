@@ -63,7 +63,8 @@ impl Home {
         self.root.join("keys")
     }
 
-    fn node_key_path(&self) -> PathBuf {
+    /// `keys/node.key`.
+    pub fn node_key_path(&self) -> PathBuf {
         self.keys_dir().join("node.key")
     }
 
@@ -172,7 +173,7 @@ impl Home {
         }
     }
 
-    /// The node's identity, made now if there is none. True if it was made.
+    /// The node's identity, made now if there is none and no node has run here. True if it was made.
     ///
     /// # Errors
     /// [`DiskError::BadFile`] that names the file, or an I/O error.
@@ -180,12 +181,25 @@ impl Home {
         if let Some(key) = self.node_key()? {
             return Ok((key, false));
         }
+        self.check_is_fresh(self.node_key_path())?;
         let secret = Zeroizing::new(rand::random::<[u8; 32]>());
         let text = Zeroizing::new(format!("{NODE_KEY_PREFIX}{}", Digest(*secret)));
         let made = self.create_key(&self.node_key_path(), &text)?;
         match self.node_key()? {
             Some(key) => Ok((key, made)),
             None => Err(DiskError::bad_file(self.node_key_path(), "gone while it was read")),
+        }
+    }
+
+    /// What was stored and promised here belongs to the keys of then: others in their place would open it for
+    /// somebody else.
+    fn check_is_fresh(&self, missing: PathBuf) -> Result<(), DiskError> {
+        match self.format_path().symlink_metadata() {
+            Ok(_) => Err(DiskError::bad_file(
+                missing,
+                "missing, although a node has run here: put it back; none is made in its place",
+            )),
+            Err(_) => Ok(()),
         }
     }
 
@@ -200,8 +214,12 @@ impl Home {
     /// Writes `keys/cluster.key` unless there is one. False if there was one: then read that.
     ///
     /// # Errors
-    /// An I/O error.
+    /// [`DiskError::BadFile`] if a node has run here, which had one; an I/O error.
     pub fn create_cluster_key(&self, text: &str) -> Result<bool, DiskError> {
+        if self.cluster_key()?.is_some() {
+            return Ok(false);
+        }
+        self.check_is_fresh(self.cluster_key_path())?;
         self.create_key(&self.cluster_key_path(), text)
     }
 

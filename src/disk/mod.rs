@@ -6,6 +6,7 @@
 //! do not fit their id, never overwrite what it does not understand, and never delete anything that was
 //! acknowledged.
 
+mod apply;
 mod boot;
 mod chunks;
 mod client_state;

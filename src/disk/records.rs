@@ -6,17 +6,17 @@
 use std::{
     ops::Bound,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::{
-    DiskError, crash_point,
+    DiskError, apply, crash_point,
     fault::Fault,
-    tables::{ACCEPTORS, BODIES, BODY_BYTES, COUNTS, META, OWNERS, SEEN, VERIFIED, with_sum, without_sum},
+    tables::{ACCEPTORS, BODIES, BODY_BYTES, COUNTS, META, OWNERS, PROMISES, SEEN, VERIFIED, without_sum},
 };
 use crate::model::{
     BodyId, Digest, Incarnation, ObjectId, OwnerKey, PeerId, codec, hello::BootMark, limits, slots::HashSlot,
@@ -35,6 +35,8 @@ pub enum MetaKey {
     FoundingProposal,
     /// Founding ids that this node has aborted.
     FoundingAborted,
+    /// The PeerId of the node whose disk this is.
+    Identity,
     /// The port that a fresh home has picked.
     ListenPort,
     /// Peers and the addresses at which they were reached.
@@ -42,12 +44,13 @@ pub enum MetaKey {
 }
 
 impl MetaKey {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Founding => "founding",
             Self::FoundingVote => "founding vote",
             Self::FoundingProposal => "founding proposal",
             Self::FoundingAborted => "founding aborted",
+            Self::Identity => "identity",
             Self::ListenPort => "listen port",
             Self::KnownAddresses => "known addresses",
         }
@@ -59,6 +62,8 @@ impl MetaKey {
 pub struct Seen {
     /// Its last start.
     pub mark: BootMark,
+    /// The most promises that it was heard to have made durable.
+    pub promises: u64,
     /// Its disk.
     pub incarnation: Incarnation,
 }
@@ -81,15 +86,63 @@ pub struct RecordScan {
     pub next: Option<ObjectId>,
 }
 
+/// The bytes of a small body, shared with whoever else uses them.
+pub(super) struct Bytes(pub(super) Arc<dyn AsRef<[u8]> + Send + Sync>);
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.as_ref().as_ref().len())
+    }
+}
+
+/// What lay in a small body's place when it was to be written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    Nothing,
+    /// The same body, read and hashed just then; it was not written again.
+    Good,
+    /// A bad copy; it was replaced.
+    Bad(Vec<u8>),
+}
+
+/// Told by the writer once the transaction is made; what it says counts only if that became durable.
+pub(super) type TellBefore = Arc<OnceLock<Before>>;
+
 /// One write of a batch.
 #[derive(Debug)]
 pub(super) enum Op {
-    Record { object: ObjectId, owner: Option<OwnerKey>, bytes: Vec<u8> },
-    Meta { key: MetaKey, value: Option<Vec<u8>> },
-    Seen { peer: PeerId, seen: Seen },
-    Body { id: BodyId, bytes: Vec<u8>, unix_ms: u64 },
-    Verified { id: BodyId, unix_ms: u64 },
-    DropBadBody { id: BodyId },
+    Record {
+        object: ObjectId,
+        owner: Option<OwnerKey>,
+        bytes: Vec<u8>,
+    },
+    Meta {
+        key: MetaKey,
+        value: Option<Vec<u8>>,
+    },
+    Seen {
+        peer: PeerId,
+        seen: Seen,
+    },
+    Body {
+        id: BodyId,
+        bytes: Bytes,
+        unix_ms: u64,
+        before: TellBefore,
+    },
+    Verified {
+        id: BodyId,
+        unix_ms: u64,
+    },
+    DropBadBody {
+        id: BodyId,
+    },
+    /// Rot: other bytes in the place of a small body.
+    #[cfg(test)]
+    Rot {
+        id: BodyId,
+        bytes: Vec<u8>,
+    },
 }
 
 impl Op {
@@ -100,9 +153,25 @@ impl Op {
 
     fn payload(&self) -> &[u8] {
         match self {
-            Self::Record { bytes, .. } | Self::Body { bytes, .. } => bytes,
+            Self::Record { bytes, .. } => bytes,
+            Self::Body { bytes, .. } => bytes.0.as_ref().as_ref(),
             Self::Meta { value, .. } => value.as_deref().unwrap_or_default(),
             Self::Seen { .. } | Self::Verified { .. } | Self::DropBadBody { .. } => &[],
+            #[cfg(test)]
+            Self::Rot { bytes, .. } => bytes,
+        }
+    }
+
+    /// Whether to forget it would be to break one's word.
+    pub(super) fn is_promise(&self) -> bool {
+        match self {
+            Self::Record { .. } => true,
+            Self::Meta { key, .. } => {
+                !matches!(key, MetaKey::Identity | MetaKey::ListenPort | MetaKey::KnownAddresses)
+            }
+            Self::Seen { .. } | Self::Body { .. } | Self::Verified { .. } | Self::DropBadBody { .. } => false,
+            #[cfg(test)]
+            Self::Rot { .. } => false,
         }
     }
 
@@ -169,20 +238,42 @@ pub(super) struct Records {
     db: Database,
     fault: Arc<Fault>,
     body_bytes: AtomicU64,
+    promises: AtomicU64,
     commits: AtomicU64,
+}
+
+/// What the counts are after a transaction.
+pub(super) struct Counts {
+    pub(super) body_bytes: u64,
+    pub(super) promises: u64,
 }
 
 impl Records {
     pub(super) fn new(db: Database, fault: Arc<Fault>) -> Result<Self, DiskError> {
-        let records = Self { db, fault, body_bytes: AtomicU64::new(0), commits: AtomicU64::new(0) };
-        let bytes = records.read(|txn| Ok(txn.open_table(COUNTS)?.get(BODY_BYTES)?.map(|n| n.value())))?;
-        records.body_bytes.store(bytes.unwrap_or(0), Ordering::SeqCst);
+        let zero = || AtomicU64::new(0);
+        let records = Self { db, fault, body_bytes: zero(), promises: zero(), commits: zero() };
+        let counts = records.read(|txn| {
+            let counts = txn.open_table(COUNTS)?;
+            let count = |name| Ok::<_, redb::Error>(counts.get(name)?.map_or(0, |count| count.value()));
+            Ok(Counts { body_bytes: count(BODY_BYTES)?, promises: count(PROMISES)? })
+        })?;
+        records.set_counts(&counts);
         Ok(records)
+    }
+
+    fn set_counts(&self, counts: &Counts) {
+        self.body_bytes.store(counts.body_bytes, Ordering::SeqCst);
+        self.promises.store(counts.promises, Ordering::SeqCst);
     }
 
     /// Bytes of small bodies.
     pub(super) fn body_bytes(&self) -> u64 {
         self.body_bytes.load(Ordering::SeqCst)
+    }
+
+    /// Durable transactions with a promise in them, ever.
+    pub(super) fn promises(&self) -> u64 {
+        self.promises.load(Ordering::SeqCst)
     }
 
     /// Transactions since the start.
@@ -193,15 +284,15 @@ impl Records {
     /// One transaction, one fsync. An error leaves the file as it was, and the disk failed: redb itself takes
     /// no more writes after an I/O error, and what an fsync that failed has left behind nobody knows.
     pub(super) fn commit<'a>(&self, ops: impl Iterator<Item = &'a Op>) -> Result<(), DiskError> {
-        let commit = || -> Result<u64, redb::Error> {
+        let commit = || -> Result<Counts, redb::Error> {
             let txn = self.db.begin_write()?;
-            let body_bytes = apply(&txn, ops)?;
+            let counts = apply::apply(&txn, ops)?;
             crash_point("disk.batch.before_commit");
             txn.commit()?;
-            Ok(body_bytes)
+            Ok(counts)
         };
-        let body_bytes = commit().map_err(|error| self.fault.fail(error))?;
-        self.body_bytes.store(body_bytes, Ordering::SeqCst);
+        let counts = commit().map_err(|error| self.fault.fail(error))?;
+        self.set_counts(&counts);
         self.commits.fetch_add(1, Ordering::SeqCst);
         crash_point("disk.batch.committed");
         Ok(())
@@ -217,11 +308,15 @@ impl Records {
         result.map_err(|error| self.fault.fail(error))
     }
 
-    pub(super) fn acceptor(&self, object: &ObjectId) -> Result<Option<Vec<u8>>, DiskError> {
+    /// In the order of the objects, one for each.
+    pub(super) fn acceptors(&self, objects: &[ObjectId]) -> Result<Vec<Option<Vec<u8>>>, DiskError> {
         self.read(|txn| {
             let acceptors = txn.open_table(ACCEPTORS)?;
-            let bytes = acceptors.get(&object.0)?;
-            bytes.map(|bytes| without_sum(&object.0, bytes.value())).transpose()
+            let one = |object: &ObjectId| -> Result<Option<Vec<u8>>, redb::Error> {
+                let bytes = acceptors.get(&object.0)?;
+                bytes.map(|bytes| without_sum(&object.0, bytes.value())).transpose()
+            };
+            objects.iter().map(one).collect()
         })
     }
 
@@ -259,8 +354,8 @@ impl Records {
         })?;
         let decode = |(peer, seen): (Vec<u8>, Vec<u8>)| {
             let peer = PeerId::from_bytes(&peer).ok()?;
-            let seen = codec::decode::<(u64, BootMark, Incarnation)>(&seen, SEEN_BYTES_MAX).ok()?;
-            (seen.0 == 1).then_some((peer, Seen { mark: seen.1, incarnation: seen.2 }))
+            let seen = codec::decode::<(u64, BootMark, u64, Incarnation)>(&seen, SEEN_BYTES_MAX).ok()?;
+            (seen.0 == 1).then_some((peer, Seen { mark: seen.1, promises: seen.2, incarnation: seen.3 }))
         };
         let bad = || DiskError::Records("what was seen of a member is malformed".into());
         raw.into_iter().map(|entry| decode(entry).ok_or_else(bad)).collect()
@@ -347,7 +442,7 @@ impl Page {
     }
 }
 
-fn owner_key(owner: OwnerKey, object: ObjectId) -> [u8; 64] {
+pub(super) fn owner_key(owner: OwnerKey, object: ObjectId) -> [u8; 64] {
     let mut key = [0; 64];
     key[..32].copy_from_slice(&owner.0);
     key[32..].copy_from_slice(&object.0);
@@ -357,62 +452,4 @@ fn owner_key(owner: OwnerKey, object: ObjectId) -> [u8; 64] {
 /// Whether bytes fit their id.
 pub(super) fn fits(id: &BodyId, bytes: &[u8]) -> bool {
     Digest(*blake3::hash(bytes).as_bytes()).0 == id.0
-}
-
-/// Applies all of a transaction and returns the bytes of small bodies after it.
-fn apply<'a>(txn: &WriteTransaction, ops: impl Iterator<Item = &'a Op>) -> Result<u64, redb::Error> {
-    let mut counts = txn.open_table(COUNTS)?;
-    let mut body_bytes = counts.get(BODY_BYTES)?.map_or(0, |bytes| bytes.value());
-    let before = body_bytes;
-    for op in ops {
-        match op {
-            Op::Record { object, owner, bytes } => {
-                txn.open_table(ACCEPTORS)?.insert(&object.0, with_sum(&object.0, bytes).as_slice())?;
-                if let Some(owner) = owner {
-                    txn.open_table(OWNERS)?.insert(&owner_key(*owner, *object), ())?;
-                }
-            }
-            Op::Meta { key, value: Some(value) } => {
-                let value = with_sum(key.name().as_bytes(), value);
-                txn.open_table(META)?.insert(key.name(), value.as_slice())?;
-            }
-            Op::Meta { key, value: None } => {
-                txn.open_table(META)?.remove(key.name())?;
-            }
-            Op::Seen { peer, seen } => {
-                let value = codec::encode(&(1u64, seen.mark, seen.incarnation));
-                let peer = peer.to_bytes();
-                txn.open_table(SEEN)?.insert(peer.as_slice(), with_sum(&peer, &value).as_slice())?;
-            }
-            Op::Body { id, bytes, unix_ms } => {
-                let mut bodies = txn.open_table(BODIES)?;
-                let old = bodies.insert(&id.0, bytes.as_slice())?.map_or(0, |old| old.value().len() as u64);
-                body_bytes = (body_bytes + bytes.len() as u64).saturating_sub(old);
-                txn.open_table(VERIFIED)?.insert(&id.0, unix_ms)?;
-            }
-            Op::Verified { id, unix_ms } => {
-                txn.open_table(VERIFIED)?.insert(&id.0, unix_ms)?;
-            }
-            Op::DropBadBody { id } => {
-                let dropped = drop_bad_body(txn, id)?;
-                body_bytes = body_bytes.saturating_sub(dropped);
-            }
-        }
-    }
-    if body_bytes != before {
-        counts.insert(BODY_BYTES, body_bytes)?;
-    }
-    Ok(body_bytes)
-}
-
-/// Removes a small body, but only if it is bad now: a good copy may have replaced it meanwhile.
-fn drop_bad_body(txn: &WriteTransaction, id: &BodyId) -> Result<u64, redb::Error> {
-    let mut bodies = txn.open_table(BODIES)?;
-    let is_bad = bodies.get(&id.0)?.is_some_and(|bytes| !fits(id, bytes.value()));
-    if !is_bad {
-        return Ok(0);
-    }
-    let len = bodies.remove(&id.0)?.map_or(0, |bytes| bytes.value().len() as u64);
-    txn.open_table(VERIFIED)?.remove(&id.0)?;
-    Ok(len)
 }

@@ -4,7 +4,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,7 +19,21 @@ pub(super) struct Space {
     dir: PathBuf,
     reserve_bytes: u64,
     capacity_bytes: Option<u64>,
+    /// Bytes of bodies that have their room and are not counted yet.
+    being_written: AtomicU64,
     free: Mutex<Free>,
+}
+
+/// Room that was taken for a body and counts to the capacity until the body itself does.
+pub(super) struct Room<'a> {
+    space: &'a Space,
+    len: u64,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.space.being_written.fetch_sub(self.len, Ordering::SeqCst);
+    }
 }
 
 /// What was free, and what has been promised since.
@@ -40,22 +57,27 @@ impl Space {
             pretended: None,
         };
         let free = Mutex::new(free);
-        Self { dir, reserve_bytes, capacity_bytes, free }
+        Self { dir, reserve_bytes, capacity_bytes, being_written: AtomicU64::new(0), free }
     }
 
-    /// Takes room for a body, or says why there is none.
-    pub(super) fn take(&self, len: u64, used_bytes: u64) -> Result<(), DiskError> {
+    /// Takes room for a body, or says why there is none. Keep the room until the body is counted: many that
+    /// come at once must not each find the same last bytes free.
+    pub(super) fn take(&self, len: u64, used_bytes: u64) -> Result<Room<'_>, DiskError> {
+        let before = self.being_written.fetch_add(len, Ordering::SeqCst);
+        let room = Room { space: self, len };
+        let used_bytes = used_bytes + before;
         if let Some(capacity_bytes) = self.capacity_bytes
             && used_bytes + len > capacity_bytes
         {
             return Err(DiskError::Capacity { used_bytes, capacity_bytes });
         }
-        self.take_free(len, self.reserve_bytes)
+        self.take_free(len, self.reserve_bytes)?;
+        Ok(room)
     }
 
     /// Whether there is room for the largest body.
     pub(super) fn look(&self, used_bytes: u64) -> Result<(), DiskError> {
-        let taken = self.take(limits::BODY_BYTES_MAX as u64, used_bytes);
+        let taken = self.take(limits::BODY_BYTES_MAX as u64, used_bytes).map(drop);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.is_ok() {
             free.taken_bytes = free.taken_bytes.saturating_sub(limits::BODY_BYTES_MAX as u64);

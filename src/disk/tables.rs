@@ -21,6 +21,7 @@ pub(super) const STARTS: TableDefinition<u64, &[u8; 16]> = TableDefinition::new(
 pub(super) const INCARNATION: &str = "incarnation";
 pub(super) const BOOT: &str = "boot";
 pub(super) const BODY_BYTES: &str = "body bytes";
+pub(super) const PROMISES: &str = "promises";
 /// Of a checksum against rot, which does not choose.
 const SUM_BYTES: usize = 16;
 
@@ -28,6 +29,8 @@ const SUM_BYTES: usize = 16;
 pub(super) struct Start {
     pub(super) boot: u64,
     pub(super) incarnation: Incarnation,
+    /// Transactions with a promise in them, ever.
+    pub(super) promises: u64,
     /// The last starts, this one included, oldest first.
     pub(super) history: Vec<BootMark>,
 }
@@ -87,8 +90,9 @@ pub(super) fn count_start(db: &Database, process: ProcessId) -> Result<Start, Di
         };
         let Some(incarnation) = incarnation else { return Ok(None) };
         let mut history = Vec::new();
-        let boot = {
+        let (boot, promises) = {
             let mut counts = txn.open_table(COUNTS)?;
+            let promises = counts.get(PROMISES)?.map_or(0, |promises| promises.value());
             let boot = counts.get(BOOT)?.map_or(0, |boot| boot.value()).saturating_add(1);
             counts.insert(BOOT, boot)?;
             let mut starts = txn.open_table(STARTS)?;
@@ -99,11 +103,11 @@ pub(super) fn count_start(db: &Database, process: ProcessId) -> Result<Start, Di
                 let (boot, process) = start?;
                 history.push(BootMark { boot: boot.value(), process: ProcessId(*process.value()) });
             }
-            boot
+            (boot, promises)
         };
         crash_point("disk.boot.before_count");
         txn.commit()?;
-        Ok(Some(Start { boot, incarnation, history }))
+        Ok(Some(Start { boot, incarnation, promises, history }))
     };
     count().map_err(failed)?.ok_or_else(|| DiskError::Records("it has no incarnation".into()))
 }

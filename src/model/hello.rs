@@ -97,6 +97,9 @@ pub struct BootMark {
 pub struct KnownPeer {
     /// The last start seen.
     pub mark: BootMark,
+    /// The most promises that it was heard to have made durable. A disk that knows of fewer was put back,
+    /// even if it was copied in the middle of that start.
+    pub promises: u64,
     /// The incarnation of its disk. With it an emptied home is told from one that was put back.
     pub incarnation: Incarnation,
 }
@@ -114,6 +117,8 @@ pub struct Hello {
     pub kind: Kind,
     /// This start of the speaker.
     pub mark: BootMark,
+    /// How many promises its disk had made durable when this process opened it; 0 for a client.
+    pub promises: u64,
     /// What the speaker has last seen of the one spoken to, if anything.
     pub known: Option<KnownPeer>,
     /// The incarnation of the speaker's disk; none for a client.

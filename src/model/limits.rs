@@ -68,6 +68,13 @@ pub const KNOWN_ADDRESSES_MAX: usize = 8;
 pub const HELLO_BYTES_MAX: usize = 1 << 10;
 /// All of the admission exchange; a LAN needs a millisecond.
 pub const ADMISSION_TIMEOUT: Millis = Millis(3000);
+/// How long the admission of a restarted peer waits for the end of its earlier process' connection: longer
+/// than [`QUIC_IDLE`], after which a dead one is noticed, and shorter than [`ADMISSION_TIMEOUT`].
+pub const PREDECESSOR_PATIENCE: Millis = Millis(2400);
+/// A node whose cluster does not serve so long after its start says what it waits for.
+pub const READY_PATIENCE: Millis = Millis(3000);
+/// A process so often told by one peer that another with its identity is running gives up.
+pub const STILL_CONNECTED_MAX: u32 = 2;
 /// Connections in admission at once.
 pub const ADMISSIONS_MAX: usize = 32;
 /// Connections in admission at once from one address.
@@ -128,6 +135,15 @@ pub const RPC_ANSWERS_PER_PEER_BYTES_MAX: usize = 4 << 20;
 pub const RPC_ANSWERS_BYTES_MAX: usize = 32 << 20;
 /// Requests in flight with one peer, in and out.
 pub const RPC_IN_FLIGHT_MAX: usize = 32;
+/// Requests of one stream whose answers have not left, "busy" among them: those that an honest peer has in
+/// flight, and as many that it gave up. More is no honest peer.
+pub const RPC_OWED_MAX: usize = 2 * RPC_IN_FLIGHT_MAX;
+/// Rpc streams of one peer: one, and its successors while the old ones die.
+pub const RPC_STREAMS_PER_PEER_MAX: usize = 4;
+/// Received requests that the event loop has not taken yet; past it the answer is "busy".
+pub const RPC_INBOX_MAX: usize = 1024;
+/// An rpc stream that takes not a byte for so long is given up: its peer does not read.
+pub const RPC_STALL: Millis = Millis(5000);
 /// A deadline for rpc calls that name none.
 pub const RPC_TIMEOUT: Millis = Millis(2000);
 /// No rpc call waits longer, whatever it asks for: its slot is free again then.
@@ -225,6 +241,9 @@ pub const REPAIR_AFTER_CONNECT: Millis = Millis(500);
 pub const REPAIR_RETRY: Millis = Millis(3000);
 /// Repair runs this often although nothing happened.
 pub const REPAIR_EVERY: Millis = Millis(600_000);
+/// While some object wants a single copy, a write is followed by a new count so soon: `status` must not lag
+/// far behind, and a count looks through all slots.
+pub const RECOUNT_AFTER: Millis = Millis(15_000);
 /// Bodies that repair fetches at once.
 pub const REPAIR_FETCHES_MAX: usize = 8;
 /// Bodies wanted by other members that wait to be fetched.
@@ -291,9 +310,12 @@ pub const FETCH_STALL_MAX: Millis = Millis(5000);
 pub const TRANSFER_BYTES_MAX: usize = 32 << 20;
 /// Transfers at once in a client.
 pub const TRANSFERS_MAX: usize = 2;
-/// Sealed chunks of one transfer on their way at once: a wire's worth of the time that two disks take, and no
-/// more, because all of it goes out twice when the node dies that is to take it.
+/// Sealed chunks of one transfer on their way at once: a wire's worth of the time that two disks take, some
+/// of them waiting for their turn at one node.
 pub const TRANSFER_CHUNKS_MAX: usize = 8;
+/// What one client has sent to one node and has no receipt for, over all its transfers: all of it goes out
+/// twice when that node dies. Three nodes are first holders in turn, so thrice as much is under way.
+pub const CLIENT_UNACKNOWLEDGED_BYTES_MAX: usize = 4 << 20;
 /// Sealed chunks of one transfer that wait for their turn.
 pub const TRANSFER_READY_MAX: usize = 4;
 /// How long a node that failed a transfer is asked last.
@@ -304,6 +326,11 @@ pub const PUT_CONFLICTS_MAX: u32 = 32;
 pub const VERIFY_TIMEOUT: Millis = Millis(30_000);
 /// Small objects of one command in flight at once.
 pub const SMALL_OBJECTS_AT_ONCE_MAX: usize = 32;
+/// Sentences of one `verify`: nobody reads more, and a vault that has lost a disk has one for every chunk.
+pub const FINDINGS_MAX: usize = 1000;
+/// A picture on standard input is kept for its thumbnail up to here: most are smaller, and a client that
+/// uploads stays below 64 MiB with it.
+pub const INPUT_KEPT_BYTES_MAX: usize = 16 << 20;
 /// The longer edge of a thumbnail, in pixels.
 pub const THUMBNAIL_EDGE_PX: u32 = 320;
 /// A picture that would take more than this decoded gets no thumbnail.
@@ -348,6 +375,9 @@ pub const CONFIG_FILE_BYTES_MAX: usize = 256 << 10;
 pub const NOTE_FILE_BYTES_MAX: usize = 16 << 10;
 /// Objects whose highest version a client remembers; the longest untouched goes first.
 pub const CLIENT_SEEN_MAX: usize = 100_000;
+/// Sentences of one listing about damaged, older and missing objects: after an old backup was put back it
+/// could be all of them, and what it means stands in the last one.
+pub const LISTING_FINDINGS_MAX: usize = 20;
 /// Addresses that a client remembers.
 pub const CLIENT_ADDRESSES_MAX: usize = 32;
 /// The client's log is rewritten when it has this many lines more than it needs.
@@ -359,6 +389,7 @@ pub const DEFAULT_RESERVE_BYTES: u64 = 1 << 30;
 
 const _: () = assert!(CHUNK_BYTES <= BODY_BYTES_MAX && MANIFEST_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(OBJECT_BYTES_MAX / CHUNK_BYTES as u64 <= 8 * MANIFEST_PART_CHUNKS_MAX as u64);
+const _: () = assert!(BODY_BYTES_MAX <= CLIENT_UNACKNOWLEDGED_BYTES_MAX);
 const _: () = assert!(REGISTER_BYTES_MAX < LANE_FRAME_BYTES_MAX);
 const _: () = assert!((TRANSFER_CHUNKS_MAX + TRANSFER_READY_MAX + 1) * CHUNK_BYTES <= TRANSFER_BYTES_MAX);
 const _: () = assert!(BULK_ASKED_PER_STREAM_MAX * BULK_STREAMS_OPENED_MAX < BULK_SERVED_PER_PEER_MAX);

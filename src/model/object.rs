@@ -42,7 +42,9 @@ pub enum NameError {
 
 /// An object's name: NFC, 1 to 1,024 bytes, relative steps between slashes, no control characters.
 ///
-/// Two spellings of one text are one name, and no name leaves the folder that it is fetched into.
+/// Two spellings of one text are one name, and no name leaves the folder that it is fetched into. Format
+/// characters (Unicode category Cf), such as marks and overrides of the direction of writing, are no control
+/// characters (Cc): file names have them, so names may; whoever prints one writes them out.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ObjectName(String);
@@ -554,6 +556,14 @@ impl ManifestBody {
         parts.chain(chunks.iter().map(|chunk| chunk.id)).chain(thumbnail.map(|chunk| chunk.id))
     }
 
+    /// Whether its owner wants one copy only, which no loss of a machine is survived by.
+    pub fn wants_single_copy(&self) -> bool {
+        match &self.public {
+            BodyPublic::Manifest(manifest) => manifest.redundancy == Redundancy::Copies(1),
+            BodyPublic::Part(_) => false,
+        }
+    }
+
     /// The earlier versions that stay readable, newest first; a part has none.
     pub fn predecessors(&self) -> &[Predecessor] {
         match &self.public {
@@ -665,6 +675,7 @@ mod tests {
         assert_eq!(read.predecessors(), &predecessors);
         let ids: Vec<u8> = read.referenced().map(|id| id.0[0]).collect();
         assert_eq!(ids, [1, 2, 9]);
+        assert!(!read.wants_single_copy());
     }
 
     #[test]

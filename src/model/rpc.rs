@@ -37,9 +37,9 @@ pub enum Request {
     List(ListRequest),
     /// Which of these bodies do you have (read and hashed just now)?
     Offer { bodies: Vec<BodyId> },
-    /// The state of these bodies here; `read` hashes each, and replaces a bad or missing one from another
-    /// member.
-    Check { bodies: Vec<BodyId>, read: bool },
+    /// The state of these bodies here; `read` hashes each, and replaces from another member a bad one, and a
+    /// missing one if this node is among the first `copies` of its placement.
+    Check { bodies: Vec<BodyId>, read: bool, copies: u64 },
     /// Stop this node; the token is in the home's `data/node.addr`, which only its owner can read.
     Stop { token: ByteBuf },
     /// Are you there? Members only.
@@ -250,6 +250,9 @@ pub struct StatusInfo {
     pub warnings: Vec<String>,
     /// Wall clock of the node, milliseconds since 1970; for display and `doctor` only.
     pub clock_unix_ms: u64,
+    /// Of the objects whose registers this node keeps: how many want fewer than two copies, where there are
+    /// more nodes. None while not known.
+    pub single_copy_objects: Option<u64>,
 }
 
 /// Something that a person cares about.
@@ -312,7 +315,8 @@ mod tests {
 
     #[test]
     fn requests_and_responses_survive_the_wire_and_nothing_else_is_read() {
-        let request = Request::Check { bodies: vec![BodyId([1; 32]), BodyId([2; 32])], read: true };
+        let request =
+            Request::Check { bodies: vec![BodyId([1; 32]), BodyId([2; 32])], read: true, copies: 3 };
         assert_eq!(Request::decode(&request.encode()), Ok(request.clone()));
         let response = Response::Page(RecordPage {
             records: vec![RecordInfo {

@@ -9,7 +9,7 @@ use super::{
     id::{BodyId, FoundingId, Incarnation, ObjectId, OwnerKey, PeerId, ProcessId},
     member::{Founding, Member},
     register::RawRegister,
-    rpc::{BodyState, Commit, ListRequest, RecordInfo, RecordPage, Request, Response},
+    rpc::{BodyState, Commit, ListRequest, RecordInfo, RecordPage, Request, Response, StatusInfo},
 };
 
 const FILE: &str = include_str!("../../tests/vectors/model.txt");
@@ -28,7 +28,8 @@ fn hello() -> Hello {
         side: Side::Dialer,
         kind: Kind::Member,
         mark: mark(3, 1),
-        known: Some(KnownPeer { mark: mark(300, 2), incarnation: Incarnation([6; 16]) }),
+        promises: 40,
+        known: Some(KnownPeer { mark: mark(300, 2), promises: 7000, incarnation: Incarnation([6; 16]) }),
         incarnation: Some(Incarnation([3; 16])),
         founding: Some(FoundingId([4; 16])),
         features: 5,
@@ -57,9 +58,29 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("request_propose", Request::Propose { value: RawRegister(vec![1, 2, 3]) }),
         ("request_list", Request::List(list)),
         ("request_offer", Request::Offer { bodies: vec![BodyId([11; 32])] }),
-        ("request_check", Request::Check { bodies: vec![BodyId([11; 32])], read: true }),
+        ("request_check", Request::Check { bodies: vec![BodyId([11; 32])], read: true, copies: 3 }),
         ("request_scan", Request::ScanSlot { slot: 7, after: None }),
     ]
+}
+
+fn status() -> StatusInfo {
+    StatusInfo {
+        peer: peer(1),
+        software: "0.1.0".into(),
+        process: ProcessId([1; 16]),
+        boot: 3,
+        founding: Some(FoundingId([4; 16])),
+        waiting: String::new(),
+        nodes: Vec::new(),
+        epoch: 1,
+        under_repair: Some(0),
+        clients: 2,
+        refused: 4,
+        foreign: Vec::new(),
+        warnings: vec!["full".into()],
+        clock_unix_ms: 5,
+        single_copy_objects: Some(6),
+    }
 }
 
 fn responses() -> Vec<(&'static str, Response)> {
@@ -70,6 +91,7 @@ fn responses() -> Vec<(&'static str, Response)> {
     let states =
         vec![BodyState::Missing, BodyState::Good { verified_unix_ms: 5 }, BodyState::Mended, BodyState::Bad];
     vec![
+        ("response_status", Response::Status(Box::new(status()))),
         ("response_register", Response::Register { value: Some(value) }),
         ("response_committed", Response::Committed(Commit { messages: 6, copies: 3 })),
         ("response_page", Response::Page(page)),

@@ -15,7 +15,7 @@ use super::{
     gossip,
     nodes_only::NodesOnly,
     places::Roster,
-    rpc, streams,
+    streams,
     transport::Gate,
 };
 use crate::model::limits;
@@ -26,7 +26,6 @@ pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) gossip: Toggle<NodesOnly>,
-    pub(super) rpc: rpc::Behaviour,
     pub(super) streams: streams::Behaviour,
 }
 
@@ -48,14 +47,13 @@ pub(super) fn swarm(
     (gate, roster): (Gate, Arc<Roster>),
 ) -> Result<Swarm<Behaviour>, NetError> {
     let gossip = match config.role {
-        Role::Node => Some(NodesOnly::new(gossip::build(keypair)?, gate, roster, counters.clone())),
+        Role::Node => Some(NodesOnly::new(gossip::build(keypair)?, gate, roster, counters)),
         Role::Client => None,
     };
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(connection_limits()),
         mdns: mdns(config, keypair).into(),
         gossip: gossip.into(),
-        rpc: rpc::build(counters),
         streams,
     };
     let swarm_config = libp2p::swarm::Config::with_tokio_executor()

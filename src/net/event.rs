@@ -166,7 +166,8 @@ counters! {
     bulk_bytes_received,
     /// Body bytes sent.
     bulk_bytes_sent,
-    /// Heartbeats refused: not a member, unsigned, or too long.
+    /// Heartbeats refused: not a member, unsigned, or too long. Streams of them begun anew, after one with
+    /// something on it that could not be read.
     gossip_refused,
     /// Peers cut off and redialed because they were half-deaf.
     gossip_half_deaf,

@@ -1,4 +1,4 @@
-//! The network for tasks beside the loop: bounded commands with answers, and the bulk pool.
+//! The network for tasks beside the loop: questions and bodies past it, bounded commands to it.
 
 use std::time::Duration;
 
@@ -12,27 +12,14 @@ use super::{
     bulk::{BulkClient, BulkPool},
     event::{Busy, RequestError, SharedCounters},
     peers::Peers,
-    rpc::ReplyToken,
+    rpc::{Asker, Asking, ReplyToken},
     transport::Gate,
 };
 use crate::model::limits;
 
 /// What a task wants of the network.
 pub(super) enum Command {
-    Request {
-        peer: PeerId,
-        bytes: Vec<u8>,
-        timeout: Duration,
-        answer: oneshot::Sender<Result<Vec<u8>, RequestError>>,
-    },
-    Respond {
-        token: ReplyToken,
-        bytes: Vec<u8>,
-        done: oneshot::Sender<Result<(), Busy>>,
-    },
-    Dial {
-        addr: Multiaddr,
-    },
+    Dial { addr: Multiaddr },
 }
 
 /// The network, for tasks beside the loop. Cheap to clone; every call has its own deadline.
@@ -40,6 +27,7 @@ pub(super) enum Command {
 pub struct NetHandle {
     commands: mpsc::Sender<Command>,
     peers: watch::Receiver<Peers>,
+    asking: Asking,
     bulk: BulkPool,
     counters: SharedCounters,
     gate: Gate,
@@ -47,12 +35,13 @@ pub struct NetHandle {
 
 pub(super) fn build(
     peers: watch::Receiver<Peers>,
+    asking: Asking,
     bulk: BulkPool,
     counters: SharedCounters,
     gate: Gate,
 ) -> (NetHandle, mpsc::Receiver<Command>) {
     let (commands, receiver) = mpsc::channel(limits::NET_COMMANDS_MAX);
-    (NetHandle { commands, peers, bulk, counters, gate }, receiver)
+    (NetHandle { commands, peers, asking, bulk, counters, gate }, receiver)
 }
 
 impl NetHandle {
@@ -66,9 +55,12 @@ impl NetHandle {
         bytes: Vec<u8>,
         patience: Duration,
     ) -> Result<Vec<u8>, RequestError> {
+        if self.commands.is_closed() {
+            return Err(RequestError::Stopped);
+        }
         let (answer, answered) = oneshot::channel();
-        self.command(Command::Request { peer, bytes, timeout: patience, answer })?;
-        // The network keeps the deadline too; this one holds even if nobody polls it.
+        self.asking.begin(peer, bytes, patience, Asker::Task(answer))?;
+        // The stream's task keeps the deadline too; this one holds even if its runtime hangs.
         match timeout(patience, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(RequestError::Stopped),
@@ -76,19 +68,12 @@ impl NetHandle {
         }
     }
 
-    /// Answers a request that the loop handed to a task.
+    /// Answers a request that the loop handed to a task. An asker that is gone is no error.
     ///
     /// # Errors
-    /// [`RequestError::Stopped`] if the network is gone; [`Busy`] as [`super::Net::respond`].
+    /// [`Busy`] as [`super::Net::respond`].
     pub async fn respond(&self, token: ReplyToken, bytes: Vec<u8>) -> Result<(), RequestError> {
-        let (done, answered) = oneshot::channel();
-        // An answer is worth a short wait: dropped, all the work for it would be done again.
-        let command = Command::Respond { token, bytes, done };
-        match timeout(limits::RPC_TIMEOUT.into(), self.commands.send(command)).await {
-            Ok(sent) => sent.map_err(|_| RequestError::Stopped)?,
-            Err(_) => return Err(RequestError::NotSent(Busy::Full)),
-        }
-        answered.await.map_err(|_| RequestError::Stopped)?.map_err(RequestError::NotSent)
+        Ok(token.answer(bytes)?)
     }
 
     /// As [`super::Net::dial`].
@@ -130,10 +115,12 @@ impl NetHandle {
     }
 
     pub(super) fn hang_up(&self) {
+        self.asking.hang_up(None);
         self.bulk.hang_up(None);
     }
 
     pub(super) fn hang_up_on(&self, peer: PeerId) {
+        self.asking.hang_up(Some(peer));
         self.bulk.hang_up(Some(peer));
     }
 

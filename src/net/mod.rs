@@ -2,7 +2,8 @@
 //!
 //! [`Net`] owns the swarm and hides it. Its owner (a node's loop, a client's task) polls [`Net::next`] and
 //! calls synchronous methods that never wait; tasks beside the loop hold a [`NetHandle`]. Chunk bytes never
-//! pass through the loop: bulk streams run in tasks of their own.
+//! pass through the loop: bulk streams run in tasks of their own. So do those of rpc: the loop sees the
+//! questions of others and the answers to its own; frames, deadlines and bounds are kept beside it.
 //!
 //! Everything here is bounded. Full is an answer ([`Busy`]), never a wait, and libp2p's own unbounded queues
 //! are never given more than what is counted here first.
@@ -15,9 +16,11 @@
 //! gossip      heartbeats                     nodes_only  who has a part in gossip
 //! places      members, and places taken      turn        what happened, as events
 //! handle      the network for tasks beside the loop
+//! one_stream  gossip streams, counted
 //! ```
 
 pub mod address;
+pub mod bare;
 mod behaviour;
 pub mod bulk;
 mod discovery;
@@ -26,6 +29,7 @@ mod gossip;
 mod handle;
 mod lane;
 mod nodes_only;
+mod one_stream;
 mod peers;
 mod places;
 mod rpc;
@@ -37,6 +41,7 @@ mod turn;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -47,12 +52,16 @@ use futures::StreamExt;
 use libp2p::{PeerId, Swarm, identity::Keypair, swarm::ConnectionId};
 use peers::Table;
 use places::Roster;
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, Sleep, sleep},
+};
 use transport::{Gate, GateEvent};
 
 pub use libp2p::Multiaddr;
 
-pub use bulk::{BulkAnswer, BulkCall, BulkClient, BulkError, BulkPool, BulkRequest, Put, Receipt};
+pub use bulk::{BulkAnswer, BulkCall, BulkClient, BulkError, BulkPool, BulkRequest, Progress, Put, Receipt};
 pub use event::{
     Busy, Counters, Event, NetConfig, NetError, PeerInfo, RequestError, RequestNumber, Role, SharedCounters,
 };
@@ -70,6 +79,11 @@ const HALF_DEAF_HOLD: Duration = Duration::from_millis(2 * limits::QUIC_IDLE.0);
 /// Refusals that were told once; past it they are forgotten, and told once more.
 const FOREIGN_TOLD_MAX: usize = 1024;
 
+/// Answers to the loop's own questions that it has not taken: as many as all peers together may owe.
+const ANSWERED_MAX: usize = limits::RPC_IN_FLIGHT_MAX * limits::CONNECTIONS_MAX as usize;
+/// Rounds of small messages taken together, before others have their turn.
+const DRAINED_MAX: usize = 32;
+
 type Told = BTreeSet<(Option<PeerId>, Option<Multiaddr>, transport::Refusal)>;
 
 /// The network of one process. Poll [`Net::next`] all the time: nothing moves otherwise, bulk bytes excepted.
@@ -84,7 +98,11 @@ pub struct Net {
     table: Table,
     discovery: Discovery,
     dials: BTreeMap<ConnectionId, Attempt>,
-    in_flight: rpc::InFlight,
+    asking: rpc::Asking,
+    /// Kept by whoever asks from the loop, so that each answer has a place.
+    answered_in: mpsc::Sender<rpc::Answered>,
+    answered: mpsc::Receiver<rpc::Answered>,
+    heard: mpsc::Receiver<rpc::Heard>,
     lanes: lane::Lanes,
     frames: mpsc::Receiver<lane::Received>,
     commands: mpsc::Receiver<handle::Command>,
@@ -92,6 +110,7 @@ pub struct Net {
     ready: VecDeque<Event>,
     told: Told,
     next_tick: Instant,
+    alarm: Pin<Box<Sleep>>,
     // Dropped with the network: that ends the tasks that serve streams.
     _serving: JoinSet<()>,
 }
@@ -127,9 +146,16 @@ impl Net {
         let server = bulk::Server::new(calls_tx, gate.clone(), counters.clone(), config.bulk_stall);
         serving.spawn(bulk::serve(inboxes.bulk, Arc::new(server)));
 
+        let (heard_in, heard) = mpsc::channel(limits::RPC_INBOX_MAX);
+        let answering = rpc::Answering::new(gate.clone(), counters.clone(), heard_in.clone());
+        serving.spawn(rpc::serve(inboxes.rpc, Arc::new(answering)));
+        let asking = rpc::Asking::new(opener.clone(), counters.clone(), heard_in);
+        let (answered_in, answered) = mpsc::channel(ANSWERED_MAX);
+
         let table = Table::new();
         let (handle, commands) = handle::build(
             table.watch(),
+            asking.clone(),
             BulkPool::new(opener.clone(), counters.clone()),
             counters.clone(),
             gate.clone(),
@@ -138,7 +164,10 @@ impl Net {
             discovery: Discovery::new(*swarm.local_peer_id(), serve),
             swarm,
             role: config.role,
-            in_flight: rpc::InFlight::new(counters.clone(), gate.clone()),
+            asking,
+            answered_in,
+            answered,
+            heard,
             gate,
             gate_events,
             transport,
@@ -153,6 +182,7 @@ impl Net {
             ready: VecDeque::new(),
             told: Told::new(),
             next_tick: Instant::now() + TICK,
+            alarm: Box::pin(sleep(TICK)),
             _serving: serving,
         };
         net.learn_configured(config.bootstrap, config.remembered);
@@ -177,16 +207,49 @@ impl Net {
                 return event;
             }
             let wake = self.wake();
+            if self.alarm.deadline() != wake {
+                self.alarm.as_mut().reset(wake);
+            }
             tokio::select! {
                 Some(event) = self.gate_events.recv() => self.on_gate(event),
                 Some(command) = self.commands.recv() => self.on_command(command),
-                Some(received) = self.frames.recv() => self.on_frame(received),
+                Some(received) = self.frames.recv() => {
+                    self.on_frame(received);
+                    self.drain();
+                }
+                Some(heard) = self.heard.recv() => {
+                    self.on_heard(heard);
+                    self.drain();
+                }
+                Some(answered) = self.answered.recv() => {
+                    self.on_answered(answered);
+                    self.drain();
+                }
                 event = self.swarm.select_next_some() => {
                     // Admission speaks before the swarm does; it must also be heard before.
                     self.drain_gate();
                     self.on_swarm(event);
                 }
-                () = tokio::time::sleep_until(wake) => self.on_time(Instant::now()),
+                () = &mut self.alarm => self.on_time(Instant::now()),
+            }
+        }
+    }
+
+    /// Takes what else waits: one look at everything costs more than a small message.
+    fn drain(&mut self) {
+        for _ in 0..DRAINED_MAX {
+            let before = self.ready.len();
+            if let Ok(answered) = self.answered.try_recv() {
+                self.on_answered(answered);
+            }
+            if let Ok(heard) = self.heard.try_recv() {
+                self.on_heard(heard);
+            }
+            if let Ok(received) = self.frames.try_recv() {
+                self.on_frame(received);
+            }
+            if self.ready.len() == before {
+                return;
             }
         }
     }
@@ -233,8 +296,8 @@ impl Net {
         bytes: Vec<u8>,
         timeout: Duration,
     ) -> Result<RequestNumber, Busy> {
-        let rpc = &mut self.swarm.behaviour_mut().rpc;
-        self.in_flight.begin(rpc, peer, bytes, timeout, rpc::Asker::Loop).map_err(|(busy, _)| busy)
+        let place = self.answered_in.clone().try_reserve_owned().map_err(|_| Busy::Full)?;
+        self.asking.begin(peer, bytes, timeout, rpc::Asker::Loop(place))
     }
 
     /// Answers a request. An asker that is gone is no error.
@@ -242,7 +305,7 @@ impl Net {
     /// # Errors
     /// [`Busy::TooLong`]: the asker is told "busy"; page large answers.
     pub fn respond(&mut self, token: ReplyToken, bytes: Vec<u8>) -> Result<(), Busy> {
-        self.in_flight.respond(&mut self.swarm.behaviour_mut().rpc, token, bytes)
+        token.answer(bytes)
     }
 
     /// Publishes a heartbeat to all members. Nothing depends on its being heard. Two equal ones are two.
@@ -309,8 +372,7 @@ impl Net {
 
     fn wake(&self) -> Instant {
         let dial = self.discovery.wake().filter(|_| self.dials.len() < limits::DIALS_MAX);
-        let others = [dial, self.in_flight.next_deadline()];
-        others.into_iter().flatten().fold(self.next_tick, Instant::min)
+        dial.map_or(self.next_tick, |dial| dial.min(self.next_tick))
     }
 }
 

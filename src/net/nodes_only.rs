@@ -21,7 +21,7 @@ use libp2p::{
     },
 };
 
-use super::{event::SharedCounters, gossip, places::Roster, transport::Gate};
+use super::{event::SharedCounters, gossip, one_stream::OneStream, places::Roster, transport::Gate};
 use crate::model::hello::Kind;
 
 /// gossipsub, behind the question who may take part.
@@ -81,7 +81,7 @@ impl DerefMut for NodesOnly {
 }
 
 impl NetworkBehaviour for NodesOnly {
-    type ConnectionHandler = Either<THandler<gossip::Behaviour>, dummy::ConnectionHandler>;
+    type ConnectionHandler = Either<OneStream<THandler<gossip::Behaviour>>, dummy::ConnectionHandler>;
     type ToSwarm = <gossip::Behaviour as NetworkBehaviour>::ToSwarm;
 
     fn handle_established_inbound_connection(
@@ -95,7 +95,8 @@ impl NetworkBehaviour for NodesOnly {
             self.kept_out.insert(id);
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
-        self.gossip.handle_established_inbound_connection(id, peer, local, remote).map(Either::Left)
+        let handler = self.gossip.handle_established_inbound_connection(id, peer, local, remote)?;
+        Ok(Either::Left(OneStream::new(handler, self.counters.clone())))
     }
 
     fn handle_established_outbound_connection(
@@ -107,7 +108,8 @@ impl NetworkBehaviour for NodesOnly {
         port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         // Whoever was dialed is a node: nobody else listens.
-        self.gossip.handle_established_outbound_connection(id, peer, addr, role, port_use).map(Either::Left)
+        let handler = self.gossip.handle_established_outbound_connection(id, peer, addr, role, port_use)?;
+        Ok(Either::Left(OneStream::new(handler, self.counters.clone())))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {

@@ -41,6 +41,8 @@ use crate::model::limits;
 
 /// Frames between members.
 pub(super) const LANE: StreamProtocol = StreamProtocol::new("/tintype/lane/1");
+/// Questions and answers.
+pub(super) const RPC: StreamProtocol = StreamProtocol::new("/tintype/rpc/1");
 /// Bodies.
 pub(super) const BULK: StreamProtocol = StreamProtocol::new("/tintype/bulk/1");
 
@@ -141,10 +143,7 @@ impl Opener {
         stream.flush().await.map_err(|e| greeting_error(&e))?;
         let mut greeting = [0];
         stream.read_exact(&mut greeting).await.map_err(|e| greeting_error(&e))?;
-        match greeting[0] {
-            READY => Ok(stream),
-            code => Err(Refusal::from_code(code).map_or(OpenError::Malformed, OpenError::Refused)),
-        }
+        self::greeting(greeting[0]).map(|()| stream)
     }
 
     /// Opens a stream without waiting for a word of the other side.
@@ -162,7 +161,16 @@ impl Opener {
     }
 }
 
-fn greeting_error(error: &io::Error) -> OpenError {
+/// What the first byte of the other side means.
+pub(super) fn greeting(code: u8) -> Result<(), OpenError> {
+    match code {
+        READY => Ok(()),
+        code => Err(Refusal::from_code(code).map_or(OpenError::Malformed, OpenError::Refused)),
+    }
+}
+
+/// What an error instead of that byte means.
+pub(super) fn greeting_error(error: &io::Error) -> OpenError {
     // A refused protocol shows at the first read only, as this kind: multistream-select's `NegotiationError`.
     let refused = error.get_ref().is_some_and(|inner| inner.to_string().contains("negotiation failed"));
     if refused { OpenError::Unsupported } else { OpenError::Closed }
@@ -233,6 +241,7 @@ impl Shared {
 /// Inbound streams, by protocol.
 pub(super) struct Inboxes {
     pub(super) lane: mpsc::Receiver<Inbound>,
+    pub(super) rpc: mpsc::Receiver<Inbound>,
     pub(super) bulk: mpsc::Receiver<Inbound>,
 }
 
@@ -251,6 +260,7 @@ pub(super) fn build(
     serve: bool,
 ) -> (Behaviour, Opener, Inboxes) {
     let (lane_tx, lane) = mpsc::channel(limits::STREAM_INBOX_MAX);
+    let (rpc_tx, rpc) = mpsc::channel(limits::STREAM_INBOX_MAX);
     let (bulk_tx, bulk) = mpsc::channel(limits::STREAM_INBOX_MAX);
     let (orders_tx, orders) = mpsc::channel(limits::NET_COMMANDS_MAX);
     let entry = |protocol, members_only, per_peer_max, inbox| Served {
@@ -262,12 +272,13 @@ pub(super) fn build(
     };
     let served = vec![
         entry(LANE, true, limits::LANES_PER_PEER_MAX, lane_tx),
+        entry(RPC, false, limits::RPC_STREAMS_PER_PEER_MAX, rpc_tx),
         entry(BULK, false, limits::BULK_STREAMS_PER_PEER_MAX, bulk_tx),
     ];
     let served = if serve { served } else { Vec::new() };
     let shared = Arc::new(Shared { served, roster, counters });
     let behaviour = Behaviour { shared, orders, to_poke: Vec::new(), connections: BTreeMap::new() };
-    (behaviour, Opener { orders: orders_tx }, Inboxes { lane, bulk })
+    (behaviour, Opener { orders: orders_tx }, Inboxes { lane, rpc, bulk })
 }
 
 /// What a connection's part is told.

@@ -28,8 +28,9 @@ use crate::{
     seal::admission::ClusterKey,
 };
 
+mod rpc;
+
 const PATIENCE: Duration = Duration::from_secs(10);
-const RPC: StreamProtocol = StreamProtocol::new("/tintype/rpc/1");
 
 type Act = Box<dyn FnOnce(&mut Net) + Send>;
 
@@ -93,6 +94,7 @@ impl Setup {
             peer: id_of(self.seed),
             kind: if is_node { Kind::Member } else { Kind::Client },
             mark,
+            promises: 0,
             incarnation: is_node.then_some(Incarnation([self.seed; 16])),
             founding: None,
             name: format!("node-{}", self.seed),
@@ -196,10 +198,6 @@ impl Peer {
         })
     }
 
-    async fn raw(&self, to: PeerId, protocol: StreamProtocol) -> Stream {
-        timeout(PATIENCE, self.handle.opener().open_silent(to, protocol)).await.unwrap().unwrap()
-    }
-
     /// A stream whose greeting has been read.
     async fn greeted(&self, to: PeerId, protocol: StreamProtocol) -> Stream {
         let start = Instant::now();
@@ -257,113 +255,6 @@ fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { timeout(Duration::from_secs(60), test).await.expect("the test hangs") });
     runtime.shutdown_timeout(Duration::from_millis(100));
-}
-
-// ---- rpc ----
-
-#[test]
-fn a_question_is_answered_and_what_is_too_long_is_not_sent() {
-    run(async {
-        let (mut a, mut b) = pair().await;
-        let number = a
-            .act({
-                let b = b.id;
-                move |net| net.request(b, b"how are you".to_vec(), PATIENCE)
-            })
-            .await
-            .unwrap();
-        let (token, bytes, kind) = b
-            .until(|e| match e {
-                Event::Request { token, bytes, kind, .. } => Some((token, bytes, kind)),
-                _ => None,
-            })
-            .await;
-        assert_eq!((bytes.as_slice(), kind), (b"how are you".as_slice(), Kind::Member));
-        let long = vec![7; limits::RPC_RESPONSE_BYTES_MAX];
-        b.handle.respond(token, long.clone()).await.unwrap();
-        let (request, answer) = a
-            .until(|e| match e {
-                Event::Response { request, bytes, .. } => Some((request, bytes)),
-                _ => None,
-            })
-            .await;
-        assert_eq!(request, number);
-        assert_eq!(answer, long);
-        let too_long = vec![0; limits::RPC_REQUEST_BYTES_MAX + 1];
-        assert_eq!(a.handle.request(b.id, too_long, PATIENCE).await, Err(Busy::TooLong.into()));
-        assert_eq!(a.handle.request(id_of(9), vec![], PATIENCE).await, Err(Busy::NotConnected.into()));
-        let asking = tokio::spawn({
-            let (h, b) = (a.handle.clone(), b.id);
-            async move { h.request(b, vec![1], PATIENCE).await }
-        });
-        let token = b.until(|e| if let Event::Request { token, .. } = e { Some(token) } else { None }).await;
-        let answer = vec![0; limits::RPC_RESPONSE_BYTES_MAX + 1];
-        assert_eq!(b.act(|net| net.respond(token, answer)).await, Err(Busy::TooLong));
-        assert_eq!(asking.await.unwrap(), Err(RequestError::PeerBusy));
-    });
-}
-
-#[test]
-fn too_many_questions_are_refused_on_both_sides_and_each_has_a_deadline() {
-    run(async {
-        let (mut a, mut b) = pair().await;
-        let to = b.id;
-        for _ in 0..limits::RPC_IN_FLIGHT_MAX {
-            a.act(move |net| net.request(to, vec![1], Duration::from_millis(50))).await.unwrap();
-        }
-        assert_eq!(a.act(move |net| net.request(to, vec![2], PATIENCE)).await, Err(Busy::Full));
-        for _ in 0..limits::RPC_IN_FLIGHT_MAX {
-            let error =
-                a.until(|e| if let Event::RequestFailed { error, .. } = e { Some(error) } else { None });
-            assert_eq!(error.await, RequestError::Timeout);
-        }
-        // Given up, but still in flight inside libp2p: the slots are not free yet.
-        assert_eq!(a.act(move |net| net.request(to, vec![2], PATIENCE)).await, Err(Busy::Full));
-        // By hand, past the own bound: the other side says busy.
-        let mut stream = a.raw(to, RPC).await;
-        stream.write_all(&[0, 0, 0, 1, 9]).await.unwrap();
-        stream.close().await.unwrap();
-        let mut reply = Vec::new();
-        stream.read_to_end(&mut reply).await.unwrap();
-        assert_eq!(reply, [2, 0, 0, 0, 0]);
-        b.count(|c| c.rpc_busy.get(), 1).await;
-        for _ in 0..limits::RPC_IN_FLIGHT_MAX {
-            let token =
-                b.until(|e| if let Event::Request { token, .. } = e { Some(token) } else { None }).await;
-            b.act(move |net| net.respond(token, vec![])).await.unwrap();
-        }
-        let mut free = false;
-        let start = Instant::now();
-        while !free && start.elapsed() < PATIENCE {
-            free = a.act(move |net| net.request(to, vec![3], PATIENCE)).await.is_ok();
-        }
-        assert!(free, "answers give the slots back");
-    });
-}
-
-#[test]
-fn hostile_rpc_bytes_are_counted_and_harm_nobody() {
-    run(async {
-        let (a, b) = pair().await;
-        let (to, counters) = (b.id, b.handle.counters());
-        let _serving = b.echo();
-        let mut noise = Noise(0x5eed_0001);
-        for round in 0..2000 {
-            let mut stream = a.raw(to, RPC).await;
-            let mut bytes = noise.bytes(64);
-            if round % 4 == 0 {
-                // Announces one byte too many.
-                bytes = (limits::RPC_REQUEST_BYTES_MAX as u32 + 1).to_be_bytes().to_vec();
-            }
-            // The other side may have closed already.
-            let _ = stream.write_all(&bytes).await;
-            let _ = stream.close().await;
-            let mut reply = Vec::new();
-            let _ = stream.read_to_end(&mut reply).await;
-        }
-        eventually(|| counters.rpc_malformed.get() >= 1900, || format!("{:?}", counters.list())).await;
-        assert_eq!(a.handle.request(to, vec![1, 2], PATIENCE).await, Ok(vec![1, 2]));
-    });
 }
 
 // ---- streams ----
@@ -665,6 +556,40 @@ fn a_server_that_works_is_waited_for_but_not_for_ever_and_a_busy_one_says_so() {
     });
 }
 
+#[test]
+fn a_get_that_is_given_up_hurts_no_other_and_a_dead_stream_is_not_kept() {
+    run(async {
+        let (a, mut b) = pair().await;
+        let mut calls = b.calls.take().unwrap();
+        let to = a.handle.bulk(b.id);
+        let get = |body: &[u8]| {
+            let (to, id) = (to.clone(), hash(body));
+            tokio::spawn(async move { to.get(id, QUIET).await })
+        };
+        let (given_up, wanted) = (body(1, 1 << 20), body(2, 1 << 20));
+        let first = get(&given_up);
+        let late = calls.recv().await.unwrap();
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        let second = get(&wanted);
+        let call = calls.recv().await.unwrap();
+        // What nobody wants any more comes first, in full.
+        late.reply.send(BulkAnswer::Body(given_up)).unwrap();
+        call.reply.send(BulkAnswer::Body(wanted.clone())).unwrap();
+        assert_eq!(second.await.unwrap().as_ref(), Ok(&*wanted));
+        assert_eq!(to.streams(), 1, "and it was the same stream");
+        // Given up, and never answered at all: nobody shall find that stream open and wait for it again.
+        let third = get(&wanted);
+        let _never = calls.recv().await.unwrap();
+        third.abort();
+        let start = Instant::now();
+        while to.streams() > 0 {
+            assert!(start.elapsed() < PATIENCE, "a stream that stands still is kept");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+}
+
 /// A header of version 1, number 1, as an attacker would build it.
 fn header(kind: u8, id: BodyId, len: u64, durable: u8) -> Vec<u8> {
     let header = codec::encode(&(1u64, 1u64, kind, id, len, Vec::<PeerId>::new(), durable, durable > 0));
@@ -901,6 +826,8 @@ fn a_killed_member_that_restarts_at_once_is_heard_and_hears_again() {
         println!("heard both ways {:?} after the kill", restarted.elapsed());
         assert_eq!(a.handle.counters().gossip_half_deaf.get(), 0);
         assert_eq!(b.handle.counters().gossip_half_deaf.get(), 0);
+        let refused = [&a, &b].map(|peer| peer.handle.counters().gossip_refused.get());
+        assert_eq!(refused, [0, 0], "an honest peer needs one stream, restarts or not");
         let to = b.id;
         let start = Instant::now();
         // A lane may have been opened on the connection that has just been closed.
@@ -1041,6 +968,7 @@ fn a_taken_port_is_an_error_with_its_number() {
                 peer: id_of(2),
                 kind: Kind::Client,
                 mark: BootMark { boot: 0, process: ProcessId::ZERO },
+                promises: 0,
                 incarnation: None,
                 founding: None,
                 name: String::new(),

@@ -24,7 +24,6 @@ use crate::model::{hello::Kind, limits};
 
 impl Net {
     pub(super) fn on_time(&mut self, now: Instant) {
-        while self.in_flight.expire_one(now, &mut |event| self.ready.push_back(event)) {}
         for attempt in self.discovery.due(now, limits::DIALS_MAX.saturating_sub(self.dials.len())) {
             self.begin_dial(now, attempt);
         }
@@ -111,7 +110,9 @@ impl Net {
                     self.told.clear();
                 }
                 let key = (peer, peer.is_none().then(|| addr.clone()), refusal);
-                if is_about_the_peer(refusal) && self.told.insert(key) {
+                // Of this one it counts how often it comes.
+                let is_news = self.told.insert(key) || refusal == transport::Refusal::StillConnected;
+                if is_about_the_peer(refusal) && is_news {
                     self.ready.push_back(Event::Foreign { peer, addr, refusal, by_them });
                 }
             }
@@ -119,19 +120,26 @@ impl Net {
     }
 
     pub(super) fn on_command(&mut self, command: handle::Command) {
-        use handle::Command;
         match command {
-            Command::Request { peer, bytes, timeout, answer } => {
-                let rpc = &mut self.swarm.behaviour_mut().rpc;
-                let begun = self.in_flight.begin(rpc, peer, bytes, timeout, rpc::Asker::Task(answer));
-                if let Err((busy, rpc::Asker::Task(answer))) = begun {
-                    // A task that gave up needs no answer.
-                    let _ = answer.send(Err(busy.into()));
-                }
-            }
-            Command::Respond { token, bytes, done } => drop(done.send(self.respond(token, bytes))),
-            Command::Dial { addr } => self.dial(addr),
+            handle::Command::Dial { addr } => self.dial(addr),
         }
+    }
+
+    pub(super) fn on_heard(&mut self, heard: rpc::Heard) {
+        match heard {
+            rpc::Heard::Question { peer, kind, token, bytes } => {
+                self.ready.push_back(Event::Request { peer, kind, token, bytes });
+            }
+            rpc::Heard::Malformed { peer } => self.malformed(peer, "rpc message"),
+        }
+    }
+
+    pub(super) fn on_answered(&mut self, answered: rpc::Answered) {
+        let rpc::Answered { peer, request, result } = answered;
+        self.ready.push_back(match result {
+            Ok(bytes) => Event::Response { peer, request, bytes },
+            Err(error) => Event::RequestFailed { peer, request, error },
+        });
     }
 
     pub(super) fn on_frame(&mut self, received: lane::Received) {
@@ -187,6 +195,7 @@ impl Net {
             self.discovery.finished(now, &attempt, None);
         }
         let (addr, _) = address::split_peer(addr);
+        self.asking.connected(peer);
         if self.table.established(now, peer, id, kind, addr.clone(), endpoint.is_dialer()) {
             self.ready.push_back(Event::Connected { peer, kind, addr });
         }
@@ -214,10 +223,6 @@ impl Net {
         match event {
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
-            BehaviourEvent::Rpc(event) => {
-                let rpc = &mut self.swarm.behaviour_mut().rpc;
-                self.in_flight.on_event(rpc, event, &mut |event| self.ready.push_back(event));
-            }
             BehaviourEvent::Limits(never) | BehaviourEvent::Streams(never) => match never {},
         }
     }
@@ -263,7 +268,9 @@ fn classify(error: &DialError) -> Failure {
     if refusals.contains(&transport::Refusal::OwnPeer) {
         return Failure::Myself;
     }
-    if refusals.iter().any(|refusal| is_about_the_peer(*refusal)) {
+    // A predecessor that is still connected is gone in a moment, or the next try tells so again.
+    let lasting = |refusal| is_about_the_peer(refusal) && refusal != transport::Refusal::StillConnected;
+    if refusals.iter().any(|refusal| lasting(*refusal)) {
         return Failure::Refused;
     }
     match inner

@@ -18,10 +18,11 @@ use crate::{
     disk::{BodyCheck, Disk, DiskError, PutOutcome},
     model::{
         BodyId, PeerId, limits,
+        object::ManifestBody,
         rpc::{BodyState, Counters},
     },
     net::{BulkAnswer, BulkCall, BulkError, BulkRequest, NetHandle, Put},
-    proto::placement::{self, COPIES, Weighted},
+    proto::placement::{self, Weighted},
 };
 
 /// How often a holder that says "busy" is asked again before another is taken.
@@ -94,9 +95,27 @@ struct Shared {
     wanted: Mutex<BTreeSet<BodyId>>,
     fetching: AtomicU64,
     wake: Notify,
-    repairing: AtomicBool,
+    repairing: Arc<AtomicBool>,
     missed: AtomicBool,
+    single: AtomicBool,
     stopped: AtomicBool,
+}
+
+/// A repair run. However its task ends, by a panic too, the next one may begin then.
+#[derive(Debug)]
+pub(super) struct RepairGuard(Arc<AtomicBool>);
+
+impl RepairGuard {
+    fn begin(runs: &Arc<AtomicBool>) -> Option<Self> {
+        let has_begun = runs.swap(true, Ordering::Relaxed);
+        (!has_begun).then(|| Self(Arc::clone(runs)))
+    }
+}
+
+impl Drop for RepairGuard {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// A body's bytes, shared between the disk and the wire.
@@ -129,8 +148,9 @@ impl Bodies {
             wanted: Mutex::default(),
             fetching: AtomicU64::new(0),
             wake: Notify::new(),
-            repairing: AtomicBool::new(false),
+            repairing: Arc::default(),
             missed: AtomicBool::new(false),
+            single: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }));
         tokio::spawn(bodies.clone().serve(calls));
@@ -147,13 +167,9 @@ impl Bodies {
         self.0.wake.notify_waiters();
     }
 
-    /// Whether a repair run has begun and not ended; if not, this one has begun now.
-    pub(super) fn repair_is_running(&self) -> bool {
-        self.0.repairing.swap(true, Ordering::Relaxed)
-    }
-
-    pub(super) fn repair_ended(&self) {
-        self.0.repairing.store(false, Ordering::Relaxed);
+    /// Begins a repair run, unless one has begun and not ended. It ends when the guard is dropped.
+    pub(super) fn try_begin_repair(&self) -> Option<RepairGuard> {
+        RepairGuard::begin(&self.0.repairing)
     }
 
     fn members(&self) -> Vec<Weighted> {
@@ -164,9 +180,10 @@ impl Bodies {
         placement::order(&self.members(), id)
     }
 
-    /// Whether placement wants this body here.
-    pub(super) fn belongs_here(&self, id: &BodyId) -> bool {
-        self.order(id).iter().take(COPIES).any(|peer| *peer == self.0.me)
+    /// Whether a body of so many copies belongs here.
+    fn belongs_here(&self, id: &BodyId, copies: u64) -> bool {
+        let copies = usize::try_from(copies).unwrap_or(usize::MAX);
+        self.order(id).iter().take(copies).any(|peer| *peer == self.0.me)
     }
 
     // ---- serving bulk ----
@@ -220,6 +237,9 @@ impl Bodies {
         }
         if first_hop {
             self.0.counters.first_hop_bytes.add(call.body.len() as u64);
+        }
+        if first_hop && onward.is_empty() && wants_single_copy(&call.body) {
+            self.0.single.store(true, Ordering::Relaxed);
         }
         let body = Arc::new(call.body);
         let onward = self.sane_onward(onward, call.peer);
@@ -306,6 +326,11 @@ impl Bodies {
         self.0.missed.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether a manifest that wants a single copy came in since this was last asked.
+    pub(super) fn take_single(&self) -> bool {
+        self.0.single.swap(false, Ordering::Relaxed)
+    }
+
     async fn forward(&self, id: BodyId, body: &Arc<Vec<u8>>, peer: PeerId) -> bool {
         let forwarded = self.try_forward(id, body, peer).await;
         if !forwarded {
@@ -343,12 +368,12 @@ impl Bodies {
         matches!(self.0.disk.check_body(id).await, Ok(BodyCheck::Good { .. }))
     }
 
-    /// The state of each body; with `read` each is read and hashed, and a bad or missing one that belongs
-    /// here is fetched from another member.
-    pub(super) async fn check(&self, ids: &[BodyId], read: bool) -> Vec<BodyState> {
+    /// The state of each body; with `read` each is read and hashed, and a bad one, or a missing one that
+    /// belongs here if there are to be so many copies, is fetched from another member.
+    pub(super) async fn check(&self, ids: &[BodyId], read: bool, copies: u64) -> Vec<BodyState> {
         let mut states = Vec::with_capacity(ids.len());
         for id in ids {
-            states.push(if read { self.check_one(*id).await } else { self.look_at(*id).await });
+            states.push(if read { self.check_one(*id, copies).await } else { self.look_at(*id).await });
         }
         states
     }
@@ -360,7 +385,7 @@ impl Bodies {
         }
     }
 
-    async fn check_one(&self, id: BodyId) -> BodyState {
+    async fn check_one(&self, id: BodyId, copies: u64) -> BodyState {
         match self.0.disk.check_body(id).await {
             Ok(BodyCheck::Good { verified_unix_ms }) => BodyState::Good { verified_unix_ms },
             Ok(BodyCheck::Corrupt) => {
@@ -372,7 +397,9 @@ impl Bodies {
                     BodyState::Bad
                 }
             }
-            Ok(BodyCheck::Missing) if self.belongs_here(&id) && self.fetch(id).await => BodyState::Restored,
+            Ok(BodyCheck::Missing) if self.belongs_here(&id, copies) && self.fetch(id).await => {
+                BodyState::Restored
+            }
             Ok(BodyCheck::Missing) => BodyState::Missing,
             Err(error) => {
                 tracing::warn!("checking {id}: {error}");
@@ -462,5 +489,31 @@ impl Bodies {
 
     fn next_wanted(&self) -> Option<BodyId> {
         self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner).pop_first()
+    }
+}
+
+/// Whether this is a manifest whose owner wants one copy. Of a chunk the first bytes tell that it is none.
+fn wants_single_copy(body: &[u8]) -> bool {
+    ManifestBody::decode(body).is_ok_and(|manifest| manifest.wants_single_copy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_repair_runs_at_a_time_and_one_that_panicked_has_ended() {
+        let runs = Arc::default();
+        let run = RepairGuard::begin(&runs).expect("none runs");
+        assert!(RepairGuard::begin(&runs).is_none());
+        assert!(RepairGuard::begin(&runs).is_none(), "to ask is not to begin, nor to end");
+        let panicked = std::thread::spawn(move || {
+            let _run = run;
+            panic!("a bug in a run, on purpose");
+        });
+        assert!(panicked.join().is_err());
+        let run = RepairGuard::begin(&runs).expect("it has ended");
+        drop(run);
+        assert!(RepairGuard::begin(&runs).is_some());
     }
 }

@@ -12,14 +12,16 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use super::{
     Done, NodeConfig, NodeError, Notice, OnNotice,
     bodies::{Bodies, NodeCounters},
+    crew::Crew,
     events::Events,
     load::Sampler,
     machines::{Caller, Cluster},
+    report,
     timers::{TimerKey, Timers},
 };
 use crate::{
     disk::{Boot, Disk, MetaKey, NodeAddr},
-    model::{Millis, ObjectId, PeerId, limits},
+    model::{Millis, ObjectId, PeerId, hello::KnownPeer, limits, member::Member},
     net::{BulkCall, Net, NetHandle, RequestNumber, transport::Gate},
     proto::{
         Outbox,
@@ -30,6 +32,9 @@ use crate::{
 
 /// Turns between two looks at the network, whatever else is pending.
 const TURNS_PER_LOOK: u32 = 16;
+
+/// Finished pieces of work taken in one turn: a turn looks at everything that can happen, which is not cheap.
+const DONE_AT_ONCE: usize = 32;
 
 /// Why a node's loop ended in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +50,7 @@ pub(super) enum Call {
     /// Repair found an agreed value.
     LateAccept { object: ObjectId, accepted: chunkpaxos::Accepted },
     /// A repair run has ended.
-    RepairDone { lacking: Option<u64> },
+    RepairDone { lacking: Option<u64>, single_copy: u64 },
 }
 
 /// All that a started node is made of.
@@ -74,6 +79,8 @@ pub(super) enum Durable {
 pub(super) enum Later {
     /// The disk's queue is full: this write was not taken.
     WriteRefused { object: ObjectId, serial: u64 },
+    /// The readers' queue is full: this record was not read.
+    NotRead { object: ObjectId },
     /// The network's queue is full: this probe was not sent.
     NotProbed { peer: PeerId, via: Option<PeerId> },
 }
@@ -101,10 +108,18 @@ pub(super) struct EventLoop {
     pub(super) sampler: Sampler,
     pub(super) counters: Arc<NodeCounters>,
     pub(super) bodies: Bodies,
+    pub(super) crew: Crew,
     pub(super) foreign: BTreeMap<String, String>,
+    /// Display names heard last, of nodes that may be gone.
+    pub(super) names: BTreeMap<PeerId, String>,
     pub(super) warnings: BTreeMap<&'static str, String>,
+    /// Members by how often they refused us for another process with our identity.
+    pub(super) still_connected: BTreeMap<PeerId, u32>,
+    /// What was last written down of each member.
+    pub(super) kept_marks: BTreeMap<PeerId, KnownPeer>,
     /// Copies that the last repair run missed; none = no run has ended since somebody came.
     pub(super) lacking: Option<u64>,
+    pub(super) single_copy: Option<u64>,
     pub(super) repair_is_outdated: bool,
     pub(super) stop_token: [u8; 32],
     pub(super) tasks: Arc<Semaphore>,
@@ -116,6 +131,8 @@ pub(super) struct EventLoop {
     pub(super) later: Vec<Later>,
     started: Instant,
     announced: bool,
+    was_ready: bool,
+    told_to_wait: bool,
     queues: Option<Queues>,
 }
 
@@ -129,7 +146,7 @@ struct Queues {
 }
 
 impl EventLoop {
-    pub(super) fn new(parts: Parts, keypair: &Keypair) -> Self {
+    pub(super) fn new(parts: Parts, keypair: &Keypair) -> Result<Self, NodeError> {
         let Parts { config, disk, boot, net, gate, bulk_calls, record, key_was_there, notice } = parts;
         let me = keypair.public().to_peer_id();
         let (done_in, done) = mpsc::channel(limits::NODE_TASKS_MAX + 1);
@@ -150,7 +167,10 @@ impl EventLoop {
         let counters = Arc::new(NodeCounters::default());
         let bodies = Bodies::start(me, disk.clone(), handle.clone(), Arc::clone(&counters), bulk_calls);
         let disk_failure = disk.failure();
-        Self {
+        let crew = Crew::start(&disk, &counters, &done_in).map_err(NodeError::Threads)?;
+        // For people: without it they read a piece of a PeerId.
+        let names = report::read_names(disk.meta(MetaKey::KnownAddresses).ok().flatten().as_deref());
+        Ok(Self {
             me,
             boot,
             disk,
@@ -171,9 +191,14 @@ impl EventLoop {
             sampler: Sampler::new(),
             counters,
             bodies,
+            crew,
             foreign: BTreeMap::new(),
+            names,
             warnings: BTreeMap::new(),
+            still_connected: BTreeMap::new(),
+            kept_marks: BTreeMap::new(),
             lacking: None,
+            single_copy: None,
             repair_is_outdated: false,
             stop_token: rand::random(),
             tasks: Arc::new(Semaphore::new(limits::NODE_TASKS_MAX)),
@@ -185,9 +210,11 @@ impl EventLoop {
             later: Vec::new(),
             started: Instant::now(),
             announced: false,
+            was_ready: false,
+            told_to_wait: false,
             queues: Some(Queues { done, durable, calls, stop: stop_out, disk_failure }),
             config,
-        }
+        })
     }
 
     /// Runs until it is asked to stop or cannot go on.
@@ -223,8 +250,20 @@ impl EventLoop {
                 let failure = queues.disk_failure.borrow().clone();
                 self.fatal = failure.map(NodeError::Disk);
             }
-            Some(durable) = queues.durable.recv() => self.on_durable(durable),
-            Some(done) = queues.done.recv() => self.on_done(done),
+            Some(durable) = queues.durable.recv() => {
+                self.on_durable(durable);
+                for _ in 1..DONE_AT_ONCE {
+                    let Ok(durable) = queues.durable.try_recv() else { break };
+                    self.on_durable(durable);
+                }
+            }
+            Some(done) = queues.done.recv() => {
+                self.on_done(done);
+                for _ in 1..DONE_AT_ONCE {
+                    let Ok(done) = queues.done.try_recv() else { break };
+                    self.on_done(done);
+                }
+            }
             () = passed(left) => {
                 let now = self.now();
                 while let Some(key) = self.timers.take_due(now) {
@@ -253,11 +292,39 @@ impl EventLoop {
         self.events.say(text);
     }
 
-    /// Says that the cluster serves, but never before it has said where this node listens.
-    pub(super) fn tell_ready(&self) {
-        if let Some(cluster) = self.cluster.as_ref().filter(|_| self.announced) {
-            self.tell(Notice::Ready { nodes: cluster.founding.members.len() });
+    /// Says once that the cluster serves: that a majority of it is here. Never before it has said where this
+    /// node listens.
+    pub(super) fn tell_ready(&mut self) {
+        let Some(cluster) = self.cluster.as_ref().filter(|_| self.announced && !self.was_ready) else {
+            return;
+        };
+        let nodes = cluster.founding.members.len();
+        if self.members_here(cluster) > nodes / 2 {
+            self.was_ready = true;
+            self.tell(Notice::Ready { nodes });
         }
+    }
+
+    /// Members that can be spoken to, this node among them.
+    fn members_here(&self, cluster: &Cluster) -> usize {
+        let peers = self.net.peers();
+        let here = |m: &&Member| m.peer == self.me || peers.contains_key(&m.peer);
+        cluster.founding.members.iter().filter(here).count()
+    }
+
+    /// A node that cannot serve for so long says what it waits for.
+    pub(super) fn tell_what_it_waits_for(&mut self) {
+        let Some(cluster) = self.cluster.as_ref().filter(|_| !self.was_ready) else { return };
+        if self.told_to_wait || self.now() < limits::READY_PATIENCE {
+            return;
+        }
+        self.told_to_wait = true;
+        let (here, all) = (self.members_here(cluster), cluster.founding.members.len());
+        let needed = all / 2 + 1;
+        self.say(format!(
+            "{here} of the {all} machines of this vault {}; {needed} are needed to read and to store",
+            if here == 1 { "is here: this one" } else { "are here" }
+        ));
     }
 
     fn begin(&mut self) {
@@ -265,34 +332,38 @@ impl EventLoop {
         self.timers.arm(TimerKey::Vitals, self.now());
     }
 
-    /// A first address: says so, and tells clients on this machine where the node is.
+    /// An address more or less: tells clients on this machine where the node is.
     pub(super) fn on_listening(&mut self) {
         let mut addrs: Vec<String> = self.net.listening().iter().map(ToString::to_string).collect();
         addrs.sort_by_key(|a| !a.contains("/127.0.0.1/"));
-        if !self.announced
-            && let Some(addr) = addrs.first()
-        {
-            self.announced = true;
-            self.tell(Notice::Listening { peer: self.me, addr: format!("{addr}/p2p/{}", self.me) });
-            self.tell_ready();
-        }
+        let first = addrs.first().cloned();
         let addr =
             NodeAddr { peer: self.me, process: self.boot.mark.process, stop_token: self.stop_token, addrs };
-        let disk = self.disk.clone();
+        let (disk, done) = (self.disk.clone(), self.done_in.clone());
         tokio::task::spawn_blocking(move || {
             if let Err(error) = disk.publish_addr(&addr) {
                 tracing::warn!("clients on this machine will not find this node by itself: {error}");
             }
+            // A loop that has ended tells nobody.
+            let _ = done.blocking_send(Done::AddressPublished { first });
         });
+    }
+
+    /// Says once that it listens, and not before clients on this machine can find it: whoever waits for that
+    /// word comes at once.
+    pub(super) fn on_address_published(&mut self, first: Option<String>) {
+        if let Some(addr) = first.filter(|_| !self.announced) {
+            self.announced = true;
+            self.tell(Notice::Listening { peer: self.me, addr: format!("{addr}/p2p/{}", self.me) });
+            self.tell_ready();
+        }
     }
 
     /// Leaves in order: peers know, the disk is flushed, the address is gone.
     async fn end(mut self) -> Result<Stopped, NodeError> {
         self.disk.retract_addr();
-        let addresses = super::report::write_addresses(&self.net.worked());
-        let mut batch = crate::disk::WriteBatch::new();
-        batch.meta(MetaKey::KnownAddresses, Some(addresses));
-        let noted = self.disk.write(batch).await;
+        self.keep_marks_of_members();
+        let noted = self.disk.write(self.known()).await;
         self.bodies.stop();
         self.net.close().await;
         let stopped = self.disk.stop().await;

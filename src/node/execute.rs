@@ -3,14 +3,13 @@
 //! What the network or the disk refuses is a lost message or a refused write, which every machine bears.
 
 use super::{
-    Done,
     event_loop::{Durable, EventLoop, Later},
     machines::verify,
     timers::TimerKey,
 };
 use crate::{
     disk::{MetaKey, WriteBatch, crash_point},
-    model::{PeerId, limits, rpc::Request},
+    model::{PeerId, hello::KnownPeer, limits, rpc::Request},
     net::RequestNumber,
     proto::{
         chunkpaxos::{self, AcceptorRecord},
@@ -38,19 +37,9 @@ impl EventLoop {
                 }
             }
             Action::Load { object } => {
-                let disk = self.disk.clone();
-                let done = self.done_in.clone();
-                tokio::spawn(async move {
-                    let record = match disk.acceptor(object).await {
-                        Ok(None) => Ok(None),
-                        Ok(Some(bytes)) => read_record(&bytes).map(Some),
-                        Err(error) => {
-                            tracing::debug!("reading a record: {error}");
-                            Err(())
-                        }
-                    };
-                    let _ = done.send(Done::Loaded { object, record }).await;
-                });
+                if !self.crew.read(object) {
+                    self.later.push(Later::NotRead { object });
+                }
             }
             Action::Arm { at, timer } => self.timers.arm(TimerKey::ChunkPaxos(timer), at),
             Action::Answer { call, answer } => {
@@ -68,7 +57,7 @@ impl EventLoop {
         } else {
             self.counters.lane_frames_sent.bump();
             // A full lane loses the frame, as a wire would.
-            let _ = self.net.send_lane(send.to, send.message.encode());
+            let _ = self.net.send_lane(send.to, send.message.encode(self.disk.promises()));
         }
     }
 
@@ -113,7 +102,8 @@ impl EventLoop {
     pub(super) fn execute_membership(&mut self, action: membership::Action) {
         use membership::Action;
         match action {
-            Action::Publish(message) => {
+            Action::Publish(mut message) => {
+                message.promises = self.disk.promises();
                 // Nobody subscribed yet, or queues full: the next heartbeat is 300 ms away.
                 let _ = self.net.publish_heartbeat(message.encode());
             }
@@ -164,14 +154,20 @@ impl EventLoop {
         }
     }
 
-    /// Writes down the last start seen of each member, so that an older one is known for a copy.
+    /// Writes down what is known of each member, if it is new, so that an older home is known for what it is.
+    /// Of starts this is done at each; of promises every second: they are hearsay that others hold too.
     pub(super) fn keep_marks_of_members(&mut self) {
         let Some(cluster) = &self.cluster else { return };
         let mut batch = WriteBatch::new();
         for (peer, known) in self.gate.known_peers() {
-            if cluster.founding.number_of(&peer).is_some() {
-                batch.seen(peer, crate::disk::Seen { mark: known.mark, incarnation: known.incarnation });
+            let is_member = cluster.founding.number_of(&peer).is_some();
+            if is_member && self.kept_marks.insert(peer, known) != Some(known) {
+                let KnownPeer { mark, promises, incarnation } = known;
+                batch.seen(peer, crate::disk::Seen { mark, promises, incarnation });
             }
+        }
+        if batch.is_empty() {
+            return;
         }
         if let Err(error) = self.disk.submit(batch, |_| ()) {
             tracing::warn!("the members' starts were not written down: {error}");
@@ -179,7 +175,7 @@ impl EventLoop {
     }
 }
 
-fn read_record(bytes: &[u8]) -> Result<AcceptorRecord, ()> {
+pub(super) fn read_record(bytes: &[u8]) -> Result<AcceptorRecord, ()> {
     let raw =
         AcceptorRecord::decode(bytes).map_err(|error| tracing::error!("an acceptor record: {error}"))?;
     raw.try_map(|value| verify(&value))

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Done, NodeError,
+    crew::Unchecked,
     event_loop::{Call, Durable, EventLoop, Later},
     repair, serve,
     timers::TimerKey,
@@ -205,6 +206,7 @@ impl EventLoop {
             Later::WriteRefused { object, serial } => {
                 self.feed_paxos(chunkpaxos::Event::WriteRefused { object, serial });
             }
+            Later::NotRead { object } => self.feed_paxos(chunkpaxos::Event::LoadFailed { object }),
             Later::NotProbed { peer, via } => {
                 self.feed_membership(membership::Event::Probed { peer, via, reached: false });
             }
@@ -214,6 +216,10 @@ impl EventLoop {
     pub(super) fn on_durable(&mut self, durable: Durable) {
         match durable {
             Durable::ChunkPaxos { then: Some(then), .. } => {
+                if self.single_copy > Some(0) {
+                    // It may have been the last that wanted a single copy, or one more.
+                    self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::RECOUNT_AFTER);
+                }
                 then.into_iter().for_each(|send| self.send_paxos(send));
             }
             Durable::ChunkPaxos { object, serial, then: None } => {
@@ -232,6 +238,7 @@ impl EventLoop {
 
     pub(super) fn on_done(&mut self, done: Done) {
         match done {
+            Done::AddressPublished { first } => self.on_address_published(first),
             Done::Loaded { object, record: Ok(record) } => {
                 self.feed_paxos(chunkpaxos::Event::Loaded { object, record });
             }
@@ -241,6 +248,7 @@ impl EventLoop {
             Done::Verified { from, message } => {
                 self.feed_paxos(chunkpaxos::Event::Message { from, message: *message });
             }
+            Done::BadProposal { reply } => self.refuse_proposal(reply),
             Done::Proposal { value, reply } => {
                 let caller = Caller::Peer { reply, wants: serve::Wants::Commit };
                 self.call_paxos(value.object, chunkpaxos::Command::Propose { value }, caller);
@@ -254,7 +262,8 @@ impl EventLoop {
             Call::LateAccept { object, accepted } => {
                 self.feed_paxos(chunkpaxos::Event::LateAccept { object, accepted });
             }
-            Call::RepairDone { lacking } => {
+            Call::RepairDone { lacking, single_copy } => {
+                self.single_copy = Some(single_copy);
                 // A member that came back meanwhile was perhaps not looked at: nothing is known then.
                 self.lacking = lacking.filter(|_| !self.repair_is_outdated);
                 let again = if lacking == Some(0) { limits::REPAIR_EVERY } else { limits::REPAIR_RETRY };
@@ -282,6 +291,10 @@ impl EventLoop {
                     )));
                 }
             }
+            Refusal::StillConnected if by_them => self.on_another_process(peer),
+            Refusal::StillConnected => self.note_foreign(peer, addr, |who| {
+                format!("{who} was refused: another process with its identity runs; one of the two is a copy")
+            }),
             Refusal::WrongKey => self.note_foreign(peer, addr, |who| {
                 format!(
                     "{who} runs tintype with another cluster key: copy keys/cluster.key of one to the other \
@@ -300,6 +313,22 @@ impl EventLoop {
                 format!("{who} was refused: its home is a copy or an old backup")
             }),
             _ => {}
+        }
+    }
+
+    /// A killed predecessor is noticed within seconds; whoever still answers then is alive, and was first.
+    fn on_another_process(&mut self, told_by: Option<PeerId>) {
+        let Some(peer) = told_by.filter(|peer| self.is_member(peer)) else { return };
+        let times = self.still_connected.entry(peer).or_default();
+        *times += 1;
+        match *times {
+            limits::STILL_CONNECTED_MAX => {
+                self.fatal = Some(NodeError::Twin { home: self.config.home.display().to_string() });
+            }
+            _ => self.say(format!(
+                "{} says that another process with this home's identity is connected; trying again",
+                self.name_of(&peer)
+            )),
         }
     }
 
@@ -338,7 +367,10 @@ impl EventLoop {
             net::Event::RequestFailed { request, .. } => self.on_probe_answer(request, false),
             net::Event::LaneFrame { peer, bytes } => self.on_lane_frame(peer, &bytes),
             net::Event::Heartbeat { source, bytes } => match membership::Message::decode(&bytes) {
-                Ok(message) => self.feed_membership(membership::Event::Heard { author: source, message }),
+                Ok(message) => {
+                    self.note_promises(&source, Some(message.boot), message.promises);
+                    self.feed_membership(membership::Event::Heard { author: source, message });
+                }
                 Err(error) => self.on_malformed(source, &error.to_string()),
             },
             net::Event::Listening { .. } | net::Event::NotListening { .. } => self.on_listening(),
@@ -350,6 +382,10 @@ impl EventLoop {
             }
             net::Event::Admitted { peer, hello, .. } => {
                 self.foreign.remove(&peer.to_string());
+                self.still_connected.remove(&peer);
+                if hello.kind == Kind::Member {
+                    self.note_name(peer, &hello.name);
+                }
                 if hello.kind == Kind::Member && self.is_member(&peer) {
                     self.keep_marks_of_members();
                 }
@@ -372,6 +408,7 @@ impl EventLoop {
             self.feed_paxos(chunkpaxos::Event::Reachable { peer, reachable: true });
             self.feed_membership(membership::Event::SignOfLife { peer });
             self.repair_soon();
+            self.tell_ready();
         }
     }
 
@@ -429,14 +466,17 @@ impl EventLoop {
         tracing::debug!(%peer, "malformed: {what}");
     }
 
-    /// A frame with a register is verified in a task of its own before the machine sees it.
+    /// A frame with a register is checked beside the loop before the machine sees it.
     fn on_lane_frame(&mut self, peer: PeerId, bytes: &[u8]) {
         if !self.is_member(&peer) {
             self.on_malformed(peer, "a lane frame from no member");
             return;
         }
         let message = match chunkpaxos::Message::<RawRegister>::decode(bytes) {
-            Ok(message) => message,
+            Ok((promises, message)) => {
+                self.note_promises(&peer, None, promises);
+                message
+            }
             Err(error) => return self.on_malformed(peer, &error.to_string()),
         };
         if message.register().is_none() {
@@ -445,28 +485,23 @@ impl EventLoop {
             self.feed_paxos(chunkpaxos::Event::Message { from: peer, message });
             return;
         }
-        // No permit: the frame is lost, which the protocol bears.
-        let Ok(permit) = self.tasks.clone().try_acquire_owned() else { return };
-        let done = self.done_in.clone();
-        let counters = self.counters.clone();
-        tokio::task::spawn_blocking(move || {
-            let verified = message.try_map(|raw| verify(&raw));
-            match verified {
-                Ok(message) => {
-                    drop(done.blocking_send(Done::Verified { from: peer, message: Box::new(message) }))
-                }
-                Err(()) => counters.malformed.bump(),
-            }
-            drop(permit);
-        });
+        // No room: the frame is lost, which the protocol bears.
+        drop(self.crew.check(Unchecked::Message { from: peer, message }));
+    }
+
+    fn note_promises(&self, peer: &PeerId, boot: Option<u64>, promises: u64) {
+        let members = self.cluster.iter().flat_map(|c| &c.founding.members);
+        if let Some(member) = members.into_iter().find(|m| m.peer == *peer) {
+            self.gate.note_promises(peer, &member.incarnation, boot, promises);
+        }
     }
 
     fn start_repair(&mut self) {
         let Some(cluster) = &self.cluster else { return };
-        if self.bodies.repair_is_running() {
+        let Some(running) = self.bodies.try_begin_repair() else {
             self.timers.arm(TimerKey::Repair, self.now() + limits::REPAIR_RETRY);
             return;
-        }
+        };
         self.repair_is_outdated = false;
         let run = repair::Repair {
             me: self.me,
@@ -475,6 +510,7 @@ impl EventLoop {
             net: self.handle.clone(),
             calls: self.calls_in.clone(),
             bodies: self.bodies.clone(),
+            running,
         };
         self.timers.arm(TimerKey::Repair, self.now() + limits::REPAIR_EVERY);
         tokio::spawn(run.run());
@@ -490,11 +526,16 @@ impl EventLoop {
         let addrs = self.addresses();
         self.feed_membership(membership::Event::Vitals { vitals, addrs });
         self.look_at_space();
+        self.keep_marks_of_members();
+        self.tell_what_it_waits_for();
         if self.cluster.is_none() {
             self.ask_for_nodes();
         }
         if self.bodies.take_missed() {
             self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::REPAIR_RETRY);
+        }
+        if self.bodies.take_single() && self.single_copy.unwrap_or(0) == 0 {
+            self.recount_everywhere();
         }
         self.timers.arm(TimerKey::Vitals, self.now() + Millis(1000));
     }

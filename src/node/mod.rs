@@ -13,6 +13,7 @@
 //! [`Done`].
 
 mod bodies;
+mod crew;
 mod event_loop;
 mod events;
 mod execute;
@@ -119,9 +120,18 @@ pub enum NodeError {
     /// A durable record that this program cannot read.
     #[error("data/records: {0}")]
     Record(String),
-    /// Other members have seen starts of this node that its home does not remember.
-    #[error("this home is a copy or an old backup: {0} has seen a later start of it")]
+    /// Other members have seen starts or promises of this node that its home does not remember.
+    #[error("this home is a copy or an old backup: {0} has seen a later state of it")]
     RolledBack(PeerId),
+    /// Another process with this node's identity is connected with the others, and answers.
+    #[error("this home, {home}, is a copy of one on which a node is running: only one of the two may run")]
+    Twin {
+        /// This home.
+        home: String,
+    },
+    /// The system gives no thread.
+    #[error("no thread is to be had: {0}")]
+    Threads(std::io::Error),
     /// Other members refuse this node, because it forgot its promises or exists twice.
     #[error("{0}")]
     Refused(String),
@@ -129,10 +139,14 @@ pub enum NodeError {
 
 /// Work that a task has done for the loop. Bounded by what was begun.
 pub(crate) enum Done {
+    /// Where this node listens was written down for clients on this machine, as far as that was possible.
+    AddressPublished { first: Option<String> },
     /// An acceptor record was read, or could not be.
     Loaded { object: ObjectId, record: Result<Option<chunkpaxos::AcceptorRecord>, ()> },
     /// A lane message was verified.
     Verified { from: PeerId, message: Box<chunkpaxos::Message> },
+    /// What a client proposes has a wrong id or signature.
+    BadProposal { reply: serve::Reply },
     /// A value that a client proposes was verified.
     Proposal { value: crate::model::register::VerifiedRegister, reply: serve::Reply },
 }

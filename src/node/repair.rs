@@ -8,7 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{bodies::Bodies, event_loop::Call, machines::verify, serve};
+use super::{
+    bodies::{Bodies, RepairGuard},
+    event_loop::{Call, EventLoop},
+    machines::verify,
+    serve,
+    timers::TimerKey,
+};
 use crate::{
     disk::Disk,
     model::{
@@ -34,6 +40,8 @@ pub(super) struct Repair {
     pub(super) net: NetHandle,
     pub(super) calls: mpsc::Sender<Call>,
     pub(super) bodies: Bodies,
+    /// Only one run at a time.
+    pub(super) running: RepairGuard,
 }
 
 /// What a run found out so far.
@@ -47,6 +55,8 @@ struct Found {
     manifests: BTreeSet<BodyId>,
     /// Registers and manifests that could not be read, and copies that somebody who answers lacks.
     lacking: u64,
+    /// Objects that are there and want a single copy.
+    single_copy: u64,
 }
 
 /// One keeper's records of a slot.
@@ -66,8 +76,11 @@ impl Repair {
         }
         self.push(&mut found, 1).await;
         self.tell_those_behind(&found).await;
-        self.bodies.repair_ended();
-        let _ = self.calls.send(Call::RepairDone { lacking: Some(found.lacking) }).await;
+        drop(self.running);
+        let _ = self
+            .calls
+            .send(Call::RepairDone { lacking: Some(found.lacking), single_copy: found.single_copy })
+            .await;
     }
 
     /// A member whose write was refused or whose messages were lost does not know that it lacks something.
@@ -179,6 +192,7 @@ impl Repair {
             }
             // Only the newest manifest lists its predecessors in full; theirs are among them.
             if Some(manifest) == value.manifest {
+                found.single_copy += u64::from(!value.is_tombstone() && body.wants_single_copy());
                 queue.extend(body.predecessors().iter().map(|p| p.manifest));
             }
         }
@@ -240,7 +254,7 @@ impl Repair {
 
     /// Which of these a member does not have; all of them if it does not say.
     async fn missing_on(&self, peer: PeerId, bodies: Vec<BodyId>) -> Vec<BodyId> {
-        let request = Request::Check { bodies, read: false };
+        let request = Request::Check { bodies, read: false, copies: 0 };
         let answer = self.net.request(peer, request.encode(), limits::RPC_TIMEOUT.into()).await;
         let Request::Check { bodies, .. } = request else { return Vec::new() };
         match answer.map(|bytes| Response::decode(&bytes)) {
@@ -293,6 +307,20 @@ impl Repair {
                 return None;
             }
             after = next;
+        }
+    }
+}
+
+impl EventLoop {
+    /// The first object that wants a single copy has come: nobody may go on saying that a machine may be
+    /// lost.
+    pub(super) fn recount_everywhere(&mut self) {
+        self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::REPAIR_AFTER_CONNECT);
+        let Some(cluster) = &self.cluster else { return };
+        let others: Vec<PeerId> = cluster.members.iter().map(|m| m.peer).filter(|p| *p != self.me).collect();
+        for peer in others {
+            // One that does not hear it counts at its next run.
+            let _ = self.net.request(peer, Request::Behind.encode(), limits::RPC_TIMEOUT.into());
         }
     }
 }

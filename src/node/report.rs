@@ -1,7 +1,10 @@
 //! What a node says of itself and of the others, for people: status, nodes, names, remembered addresses.
 
+use std::collections::BTreeMap;
+
 use super::{event_loop::EventLoop, events::unix_ms};
 use crate::{
+    disk::{MetaKey, WriteBatch},
     model::{
         PeerId, codec,
         hello::Kind,
@@ -9,11 +12,11 @@ use crate::{
         rpc::{Counters, NodeInfo, NodeState, StatusInfo},
     },
     net::Multiaddr,
-    proto::founding,
+    proto::{founding, membership::Vitals},
 };
 
-/// The longest encoded list of addresses that is read back.
-const ADDRESSES_BYTES_MAX: usize = 1 << 20;
+/// The longest that is read back of what is known of others.
+const KNOWN_BYTES_MAX: usize = 1 << 20;
 
 impl EventLoop {
     /// The status as this node sees it; what it cannot know is absent.
@@ -34,6 +37,7 @@ impl EventLoop {
             foreign: self.foreign.values().cloned().collect(),
             warnings: self.warnings.values().cloned().collect(),
             clock_unix_ms: unix_ms(),
+            single_copy_objects: self.single_copy,
         }
     }
 
@@ -59,14 +63,15 @@ impl EventLoop {
         addrs.extend(known.chain(last.map(|m| m.addrs.clone()).unwrap_or_default()));
         addrs.dedup();
         addrs.truncate(limits::KNOWN_ADDRESSES_MAX);
+        let vitals = last.map_or_else(Told::default, |m| Told::of(&m.vitals));
         NodeInfo {
             peer: *peer,
             name: self.name_of(peer),
             addrs,
             state: seen.as_ref().map_or(NodeState::Unknown, |s| s.state),
-            load_centi: last.map(|m| m.vitals.load_centi),
-            capacity_bytes: last.map(|m| m.vitals.capacity_bytes),
-            used_bytes: last.map(|m| m.vitals.used_bytes),
+            load_centi: vitals.load_centi,
+            capacity_bytes: vitals.capacity_bytes,
+            used_bytes: vitals.used_bytes,
             role: "member".into(),
             counters: None,
         }
@@ -120,32 +125,127 @@ impl EventLoop {
         counters
     }
 
-    /// A member's display name, or the end of its PeerId.
+    /// Keeps the name that a node calls itself by, also over a restart: it may be gone when somebody asks.
+    pub(super) fn note_name(&mut self, peer: PeerId, name: &str) {
+        let is_known = self.names.get(&peer).map(String::as_str);
+        if name.is_empty() || is_known == Some(name) {
+            return;
+        }
+        if is_known.is_none() && self.names.len() >= limits::KNOWN_PEERS_MAX {
+            return;
+        }
+        self.names.insert(peer, name.to_owned());
+        if let Err(error) = self.disk.submit(self.known(), |_| ()) {
+            tracing::debug!("a name is kept in memory only: {error}");
+        }
+    }
+
+    /// Where others were and how they are called, to be written down.
+    pub(super) fn known(&self) -> WriteBatch {
+        let mut batch = WriteBatch::new();
+        batch.meta(MetaKey::KnownAddresses, Some(write_known(&self.net.worked(), &self.names)));
+        batch
+    }
+
+    /// A member's display name, the one heard last if it is not connected, or the end of its PeerId.
     pub(super) fn name_of(&self, peer: &PeerId) -> String {
         if *peer == self.me {
             return self.config.name.clone();
         }
         let said = self.gate.hello(peer).map(|hello| hello.name.clone()).filter(|name| !name.is_empty());
-        said.unwrap_or_else(|| {
+        said.or_else(|| self.names.get(peer).cloned()).unwrap_or_else(|| {
             let text = peer.to_string();
             format!("node …{}", &text[text.len().saturating_sub(8)..])
         })
     }
 }
 
-/// Addresses that worked, for the next start.
-pub(super) fn write_addresses(worked: &[(PeerId, Multiaddr)]) -> Vec<u8> {
-    let list: Vec<(PeerId, String)> = worked
+/// What a heartbeat tells of load and room.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    load_centi: Option<u64>,
+    used_bytes: Option<u64>,
+    capacity_bytes: Option<u64>,
+}
+
+impl Told {
+    /// Zeros stand for what a node had not measured yet when it said so: the room of a node that still counts
+    /// its files, and all of one that has just started. No node has a capacity of 0.
+    fn of(vitals: &Vitals) -> Self {
+        let knows_room = vitals.capacity_bytes > 0;
+        Self {
+            load_centi: (knows_room || vitals.load_centi > 0).then_some(vitals.load_centi),
+            used_bytes: knows_room.then_some(vitals.used_bytes),
+            capacity_bytes: knows_room.then_some(vitals.capacity_bytes),
+        }
+    }
+}
+
+/// What is remembered of others from start to start: version 2, addresses that worked, names heard last.
+type Known = (u64, Vec<(PeerId, String)>, Vec<(PeerId, String)>);
+
+/// Addresses that worked, and how the others were called, for the next start.
+pub(super) fn write_known(worked: &[(PeerId, Multiaddr)], names: &BTreeMap<PeerId, String>) -> Vec<u8> {
+    let addresses = worked
         .iter()
         .take(limits::KNOWN_PEERS_MAX * limits::KNOWN_ADDRESSES_MAX)
         .map(|(peer, addr)| (*peer, addr.to_string()))
         .collect();
-    codec::encode(&(1u64, list))
+    let names = names.iter().take(limits::KNOWN_PEERS_MAX).map(|(peer, name)| (*peer, name.clone()));
+    let known: Known = (2, addresses, names.collect());
+    codec::encode(&known)
 }
 
-/// Reads them; a hint only, so damage is no error.
+/// Reads the addresses; a hint only, so damage is no error.
 pub(super) fn read_addresses(bytes: Option<&[u8]>) -> Vec<(PeerId, Multiaddr)> {
-    let decoded = bytes.map(|b| codec::decode::<(u64, Vec<(PeerId, String)>)>(b, ADDRESSES_BYTES_MAX));
-    let Some(Ok((1, list))) = decoded else { return Vec::new() };
-    list.into_iter().filter_map(|(peer, addr)| Some((peer, addr.parse().ok()?))).collect()
+    let addresses = read_known(bytes).1;
+    addresses.into_iter().filter_map(|(peer, addr)| Some((peer, addr.parse().ok()?))).collect()
+}
+
+/// Reads the names; for people only.
+pub(super) fn read_names(bytes: Option<&[u8]>) -> BTreeMap<PeerId, String> {
+    read_known(bytes).2.into_iter().collect()
+}
+
+fn read_known(bytes: Option<&[u8]>) -> Known {
+    let decoded = bytes.and_then(|bytes| codec::decode::<Known>(bytes, KNOWN_BYTES_MAX).ok());
+    decoded.filter(|(version, ..)| *version == 2).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p_identity::Keypair;
+
+    use super::*;
+
+    fn peer(byte: u8) -> PeerId {
+        Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public().to_peer_id()
+    }
+
+    #[test]
+    fn what_was_not_measured_is_unknown_and_not_zero() {
+        let told = |load_centi, used_bytes, capacity_bytes| {
+            let told = Told::of(&Vitals { load_centi, used_bytes, capacity_bytes });
+            (told.load_centi, told.used_bytes, told.capacity_bytes)
+        };
+        assert_eq!(told(0, 0, 0), (None, None, None));
+        assert_eq!(told(2000, 0, 0), (Some(2000), None, None));
+        assert_eq!(told(0, 0, 9), (Some(0), Some(0), Some(9)));
+        assert_eq!(Told::default(), Told::of(&Vitals::default()));
+    }
+
+    #[test]
+    fn what_is_known_of_others_is_read_as_it_was_written() {
+        let addr: Multiaddr = "/ip4/10.0.0.2/udp/4117/quic-v1".parse().expect("an address");
+        let worked = vec![(peer(1), addr)];
+        let names = BTreeMap::from([(peer(1), "desk".to_owned()), (peer(2), "attic".to_owned())]);
+        let bytes = write_known(&worked, &names);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(include_str!("../../tests/vectors/known.txt").trim_end(), hex);
+        assert_eq!(read_addresses(Some(&bytes)), worked);
+        assert_eq!(read_names(Some(&bytes)), names);
+        for damaged in [None, Some(&bytes[..bytes.len() - 1]), Some(&[0xff][..])] {
+            assert_eq!((read_addresses(damaged), read_names(damaged)), Default::default());
+        }
+    }
 }

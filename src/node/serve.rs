@@ -5,13 +5,7 @@
 
 use serde_bytes::ByteBuf;
 
-use super::{
-    Done,
-    bodies::Bodies,
-    event_loop::EventLoop,
-    machines::{Caller, verify},
-    timers::TimerKey,
-};
+use super::{bodies::Bodies, crew::Unchecked, event_loop::EventLoop, machines::Caller, timers::TimerKey};
 use crate::{
     disk::{Disk, RecordScan},
     model::{
@@ -118,12 +112,12 @@ impl EventLoop {
                 let own = self.bodies.clone();
                 self.in_task(reply, async move { Response::Have(own.have(&bodies).await) });
             }
-            Request::Check { bodies, read } if bodies.len() <= limits::OFFER_IDS_MAX => {
+            Request::Check { bodies, read, copies } if bodies.len() <= limits::OFFER_IDS_MAX => {
                 if read && bodies.len() > limits::VERIFY_IDS_MAX {
                     return self.respond(reply, Response::Refused("too many bodies to read at once".into()));
                 }
                 let own = self.bodies.clone();
-                self.in_task(reply, async move { Response::Checked(own.check(&bodies, read).await) });
+                self.in_task(reply, async move { Response::Checked(own.check(&bodies, read, copies).await) });
             }
             Request::Push { bodies } if bodies.len() <= limits::OFFER_IDS_MAX => {
                 let lacking = self.bodies.want(bodies);
@@ -155,24 +149,14 @@ impl EventLoop {
     }
 
     fn on_propose(&mut self, reply: Reply, value: RawRegister) {
-        let Ok(permit) = self.tasks.clone().try_acquire_owned() else {
-            return self.respond(reply, Response::Busy);
-        };
-        let done = self.done_in.clone();
-        let net = self.handle.clone();
-        let counters = self.counters.clone();
-        tokio::spawn(async move {
-            let verified = tokio::task::spawn_blocking(move || verify(&value)).await;
-            match verified {
-                Ok(Ok(value)) => drop(done.send(Done::Proposal { value, reply }).await),
-                _ => {
-                    counters.malformed.bump();
-                    let refusal = Response::Refused("the register's id or signature is wrong".into());
-                    answer_from_task(&net, reply, refusal).await;
-                }
-            }
-            drop(permit);
-        });
+        if let Some(Unchecked::Proposal { reply, .. }) = self.crew.check(Unchecked::Proposal { value, reply })
+        {
+            self.respond(reply, Response::Busy);
+        }
+    }
+
+    pub(super) fn refuse_proposal(&mut self, reply: Reply) {
+        self.respond(reply, Response::Refused("the register's id or signature is wrong".into()));
     }
 
     fn on_list(&mut self, peer: PeerId, reply: Reply, list: &ListRequest) {

@@ -2,7 +2,10 @@
 //!
 //! Whatever is wrong is found here, before anything is promised, and named with its file.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use super::{
     NodeConfig, NodeError, OnNotice,
@@ -10,7 +13,7 @@ use super::{
     report,
 };
 use crate::{
-    disk::{Boot, Disk, DiskOptions, Home, MetaKey},
+    disk::{Boot, Disk, DiskError, DiskOptions, Home, MetaKey, Seen},
     model::{PeerId, hello::Kind},
     net::{
         Multiaddr, Net, NetConfig, address,
@@ -19,6 +22,10 @@ use crate::{
     proto::founding::FoundingRecord,
     seal::admission::ClusterKey,
 };
+
+/// How long a home that is locked is tried again: longer than a killed process takes to be gone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs a node until it is asked to stop.
 ///
@@ -37,15 +44,45 @@ pub async fn run(config: NodeConfig, notice: OnNotice) -> Result<Stopped, NodeEr
         capacity_bytes: config.capacity_bytes,
         machine: None,
     };
-    let (disk, boot) = Disk::open(&home, options)?;
+    let (disk, boot) = open_disk(&home, options).await?;
+    check_identity(&home, &disk, me).await?;
     let record = founding_record(&disk)?;
     let (gate, gate_events) = gate(&config, &disk, &boot, me, &cluster_key)?;
     let listen = listen_addresses(&config, &disk).await?;
     let net_config = net_config(&config, &disk, listen).await?;
     let (net, bulk_calls) = Net::start(net_config, &keypair, gate.clone(), gate_events)?;
     let parts = Parts { config, disk, boot, net, gate, bulk_calls, record, key_was_there, notice };
-    let event_loop = EventLoop::new(parts, &keypair);
+    let event_loop = EventLoop::new(parts, &keypair)?;
     event_loop.run().await
+}
+
+/// Opens the disk. A process that was killed a moment ago may still hold its lock while it dies.
+async fn open_disk(home: &Home, options: DiskOptions) -> Result<(Disk, Boot), DiskError> {
+    let mut tries_left = LOCK_PATIENCE.as_millis() / LOCK_PAUSE.as_millis();
+    loop {
+        match Disk::open(home, options.clone()) {
+            Err(DiskError::Locked { .. }) if tries_left > 0 => tries_left -= 1,
+            opened => return opened,
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+}
+
+/// What this disk has promised, it has promised under one identity.
+async fn check_identity(home: &Home, disk: &Disk, me: PeerId) -> Result<(), NodeError> {
+    let Some(bytes) = disk.meta(MetaKey::Identity)? else {
+        let mut batch = crate::disk::WriteBatch::new();
+        batch.meta(MetaKey::Identity, Some(me.to_bytes()));
+        return Ok(disk.write(batch).await?);
+    };
+    match PeerId::from_bytes(&bytes) {
+        Ok(owner) if owner == me => Ok(()),
+        Ok(owner) => Err(NodeError::Key {
+            path: home.node_key_path().display().to_string(),
+            reason: format!("this is the key of {me}, but the data here are those of {owner}"),
+        }),
+        Err(error) => Err(NodeError::Record(format!("the identity: {error}"))),
+    }
 }
 
 /// The cluster key of this home, made now if there is none. True if it was there before.
@@ -83,14 +120,14 @@ fn gate(
         peer,
         kind: Kind::Member,
         mark: boot.mark,
+        promises: boot.promises,
         incarnation: Some(boot.incarnation),
         founding: founding_record(disk)?.and_then(|r| r.founding).map(|f| f.id),
         name: config.name.clone(),
     };
-    let known = disk
-        .all_seen()?
-        .into_iter()
-        .map(|(peer, seen)| (peer, KnownPeer { mark: seen.mark, incarnation: seen.incarnation }));
+    let known = disk.all_seen()?.into_iter().map(|(peer, Seen { mark, promises, incarnation })| {
+        (peer, KnownPeer { mark, promises, incarnation })
+    });
     Ok(Gate::new(me, Keys::Cluster(key.clone()), OwnStarts::new(disk.starts()), known))
 }
 

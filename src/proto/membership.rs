@@ -45,6 +45,9 @@ pub struct Message {
     pub boot: u64,
     /// Grows within a start.
     pub sequence: u64,
+    /// How many promises its disk has made durable, ever; put in by the conductor as the heartbeat leaves,
+    /// and of no meaning here. See [`crate::model::hello::KnownPeer`].
+    pub promises: u64,
     /// Its membership.
     pub epoch: Epoch,
     /// Its load and room.
@@ -402,6 +405,7 @@ impl Membership {
             incarnation: own.map_or(Incarnation::ZERO, |member| member.incarnation),
             boot: self.config.boot,
             sequence: self.sequence,
+            promises: 0,
             epoch: self.config.epoch,
             vitals: self.vitals,
             name: shortened(&self.config.name),
@@ -456,6 +460,7 @@ mod tests {
             incarnation: incarnation(&node),
             boot,
             sequence,
+            promises: 300,
             epoch: Epoch::FOUNDING,
             vitals: Vitals { load_centi: 2000, used_bytes: 7, capacity_bytes: 9 },
             name: "attic".into(),

@@ -1,7 +1,8 @@
 //! The fetch schedule: which body to ask of whom next; hedge, retry, give up.
 //!
-//! Used by the client's get and by a node's repair. It never sees bytes: the caller fetches, checks the
-//! hash and reports. It speaks no protocol of its own, so it has no `Message`.
+//! Used by the client's get; a node, which fetches what it lacks without haste, asks one after the other.
+//! It never sees bytes: the caller fetches, checks the hash and reports. It speaks no protocol of its own, so
+//! it has no `Message`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -123,7 +124,7 @@ pub enum Timer {
     Wake,
 }
 
-/// The fetches of one get, or of one node's repair.
+/// The fetches of one get.
 #[derive(Debug)]
 pub struct Schedule {
     config: Config,

@@ -328,8 +328,10 @@ mod tests {
             side: Side::Dialer,
             kind: Kind::Member,
             mark: BootMark { boot: 3, process: ProcessId([4; 16]) },
+            promises: 40,
             known: Some(KnownPeer {
                 mark: BootMark { boot: 2, process: ProcessId([5; 16]) },
+                promises: 39,
                 incarnation: Incarnation([6; 16]),
             }),
             incarnation: Some(Incarnation([6; 16])),
@@ -346,6 +348,7 @@ mod tests {
             side: Side::Listener,
             kind: Kind::Look,
             mark: BootMark { boot: 0, process: ProcessId::ZERO },
+            promises: 0,
             known: None,
             incarnation: None,
             founding: Some(FoundingId::ZERO),

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Cursor, Write},
+    io::Cursor,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -15,32 +15,12 @@ use std::{
 use image::{DynamicImage, ImageFormat, RgbImage};
 use serde_json::Value;
 
-use crate::cluster::{Answer, Cluster, PROGRAM, finish, noise, wait_for};
+use crate::cluster::{
+    Cluster, PROGRAM, ends, fields, finish, noise, objects, run_with_stdin, text, wait_for,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const MIB: usize = 1 << 20;
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a plain path")
-}
-
-#[track_caller]
-fn ends(answer: &Answer, code: i32, words: &[&str]) {
-    assert_eq!(answer.code, Some(code), "{answer:?}");
-    for word in words {
-        assert!(answer.stdout.contains(word) || answer.stderr.contains(word), "no {word:?} in {answer:?}");
-    }
-}
-
-/// Every line of standard output as JSON.
-#[track_caller]
-fn objects(stdout: &str) -> Vec<Value> {
-    stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
-}
-
-fn fields(object: &Value) -> Vec<&str> {
-    object.as_object().expect("an object").keys().map(String::as_str).collect()
-}
 
 /// Names in a listing, in its order.
 #[track_caller]
@@ -66,20 +46,6 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
-}
-
-fn run_with_stdin(mut command: Command, input: &[u8]) -> Answer {
-    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = spawned.expect("the program starts");
-    // It may have refused without reading.
-    drop(child.stdin.take().expect("a pipe").write_all(input));
-    let output = child.wait_with_output().expect("the program ends");
-    Answer {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        took: Duration::ZERO,
-    }
 }
 
 /// A picture with some content, encoded.
@@ -111,7 +77,11 @@ fn a_tree_of_many_small_files_comes_back_byte_for_byte() {
         assert_eq!(done["nodes"], serde_json::json!(["node-1"]));
     }
     let again = cluster.ok(&["put", "-r", text(&root), "--prefix", "old/"]);
-    assert_eq!(again.lines().filter(|line| line.ends_with("version 1  unchanged")).count(), 30, "{again}");
+    assert_eq!(
+        again.lines().filter(|line| line.ends_with("version 1  unchanged  survives 0")).count(),
+        30,
+        "{again}"
+    );
 
     assert_eq!(listed(&cluster, &[]).len(), 30);
     assert_eq!(listed(&cluster, &["old/tree/a/deep er/"]).len(), 10);
@@ -277,6 +247,10 @@ fn files_that_cannot_be_put_keep_no_other_from_it() {
         &["put", "-"],
         &["get", "../x"],
         &["rm", "next.bin", "/x"],
+        &["get", "a/x.png", "b/x.png"],
+        &["get", "x.png", "x.png"],
+        &["ls", "--as", "../x"],
+        &["put", &next, "--as", ""],
     ] {
         let answer = cluster.run(args);
         ends(&answer, 2, &["error: "]);
@@ -342,6 +316,19 @@ fn broken_pictures_are_refused_and_whole_ones_have_a_thumbnail() {
         let type_of = format!("image/{kind}");
         assert_eq!((&stat["media_type"], &stat["thumbnail"]), (&type_of.into(), &true.into()), "{stat}");
     }
+    // On standard input they go by once, and are judged and shown small all the same.
+    for (kind, format) in
+        [("png", ImageFormat::Png), ("jpeg", ImageFormat::Jpeg), ("tiff", ImageFormat::Tiff)]
+    {
+        let good = picture(format);
+        let name = format!("piped.{kind}");
+        let put = || cluster.command(&["put", "-", "--name", &name]);
+        ends(&run_with_stdin(put(), &good[..good.len() * 2 / 3]), 1, &["broken", "--force"]);
+        ends(&run_with_stdin(put(), &good), 0, &[&name, "version 1"]);
+        let stat = objects(&cluster.ok(&["stat", "--json", &name])).remove(0);
+        assert_eq!(stat["thumbnail"], true, "{stat}");
+        assert!(cluster.get(&name).as_deref() == Some(&good[..]));
+    }
     let good = cluster.file("good.bin", b"good");
     let broken = cluster.dir().join("broken.png");
     let answer = cluster.run(&["put", text(&broken), text(&good)]);
@@ -377,6 +364,40 @@ fn everything_else_is_stored_as_bytes_with_the_type_of_its_content() {
 }
 
 #[test]
+fn a_name_that_turns_the_line_around_is_written_out() {
+    let cluster = Cluster::start(1);
+    let name = "gpj.\u{202e}exe.png";
+    let put = cluster.put(name, b"bytes");
+    let said = [put, cluster.ok(&["ls"]), cluster.ok(&["stat", name]), cluster.ok(&["where", name])];
+    for text in said {
+        assert!(text.contains(r"gpj.\u{202e}exe.png") && !text.contains('\u{202e}'), "{text:?}");
+    }
+    // Programs read the name as it is.
+    assert_eq!(listed(&cluster, &[]), [name]);
+    assert_eq!(cluster.get(name).as_deref(), Some(&b"bytes"[..]));
+}
+
+#[test]
+fn a_name_that_has_no_address_keeps_no_other_node_from_being_asked() {
+    let cluster = Cluster::start(1);
+    let (nobody, nonsense) = ("nobody.invalid:4117", "no address at all");
+    for args in [&["status", "--node", nobody][..], &["nodes", "--node", nobody, "--json"]] {
+        let answer = cluster.run(args);
+        ends(&answer, 0, &["nobody.invalid", "has no address", "the other addresses are used"]);
+        assert!(!answer.stdout.contains("nobody.invalid"), "{answer:?}");
+    }
+    ends(&cluster.run(&["status", "--node", nonsense]), 2, &[nonsense]);
+    let alone = |addr: &str| {
+        let mut command = Command::new(PROGRAM);
+        finish(command.args(["status", "--node", addr]).arg("--home").arg(&cluster.client))
+    };
+    let answer = alone(nobody);
+    ends(&answer, 5, &["no node answered", "nobody.invalid"]);
+    assert!(answer.took < Duration::from_secs(4), "{answer:?}");
+    ends(&alone(nonsense), 2, &[nonsense]);
+}
+
+#[test]
 fn without_a_node_it_says_so_at_once() {
     let cluster = Cluster::prepare(1);
     let file = cluster.file("a.bin", b"bytes");
@@ -389,7 +410,8 @@ fn without_a_node_it_says_so_at_once() {
         assert_eq!((fields(&last), &last["exit"]), (vec!["error", "exit", "remedy"], &5.into()));
         let words = last["error"].as_str().expect("a sentence");
         let waited = words.split_whitespace().find_map(|word| word.parse::<u64>().ok()).expect("a number");
-        assert!(waited <= 2000, "{words}");
+        // Two seconds, and what a loaded machine takes to notice that they are over.
+        assert!(waited < 2500, "{words}");
     }
     let nowhere = cluster.dir().join("empty home");
     let mut command = Command::new(PROGRAM);

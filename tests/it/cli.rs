@@ -248,6 +248,49 @@ fn a_user_goes_from_one_home_to_another_and_stays_the_same_user() {
 }
 
 #[test]
+fn what_is_quiet_says_nothing_of_a_new_user() {
+    let home = home();
+    for flag in ["-q", "--quiet"] {
+        let name = format!("alice{flag}");
+        let added = run(home.path(), &["user", "add", &name, flag]);
+        ends(&added, 0);
+        assert_eq!(stderr(&added), "");
+        let again = run(home.path(), &["user", "add", &name, flag]);
+        assert!(stderr(&again).starts_with("error: "), "{}", stderr(&again));
+    }
+}
+
+#[test]
+fn a_users_name_that_cannot_be_is_told_what_it_may_be() {
+    let home = home();
+    for arguments in
+        [&["ls", "--as", "../x"][..], &["ls", "--as", ""], &["user", "add", ".x"], &["shell", "/"]]
+    {
+        let output = run(home.path(), arguments);
+        let refused = output.status.code() == Some(2);
+        assert!(refused && stderr(&output).contains("letters, digits"), "{arguments:?}: {output:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_export_that_finds_no_room_leaves_nothing_behind() {
+    let home = home();
+    ends(&run(home.path(), &["user", "add", "alice"]), 0);
+    let folder = home.path().join("stick");
+    std::fs::create_dir(&folder).expect("made");
+    let file = folder.join("alice.key");
+    // No file may grow from here on, as on a full disk.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_tintype")]);
+    shell.args(["user", "export", "alice", "-o"]).arg(&file).env("TINTYPE_HOME", home.path());
+    let output = shell.stdin(Stdio::null()).output().expect("the shell starts");
+    ends(&output, 1);
+    assert!(stderr(&output).contains("alice.key"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_dir(&folder).expect("listed").count(), 0);
+}
+
+#[test]
 fn a_users_key_is_never_overwritten() {
     let home = home();
     ends(&run(home.path(), &["user", "add", "alice"]), 0);
@@ -361,6 +404,18 @@ fn without_a_node_status_says_so_within_two_seconds() {
     assert!(before.elapsed() < Duration::from_millis(2500), "{:?}", before.elapsed());
     ends(&output, 5);
     assert_eq!(last_json(&output)["exit"], 5);
+}
+
+#[test]
+fn a_log_that_no_terminal_reads_has_no_colours() {
+    let home = home();
+    ends(&run(home.path(), &["init"]), 0);
+    let mut command = tintype(home.path());
+    command.env_remove("NO_COLOR").args(["status", "--log", "trace", "--node", "127.0.0.1:9"]);
+    let output = command.output().expect("the program starts");
+    let said = stderr(&output);
+    assert!(said.contains("TRACE") || said.contains("DEBUG"), "{said}");
+    assert!(!said.contains('\u{1b}'), "{said}");
 }
 
 #[test]

@@ -5,11 +5,13 @@
 #![allow(clippy::disallowed_methods)] // deadlines read the clock
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 pub use tintype::cli::demo::nodes::Nodes;
 
@@ -110,16 +112,60 @@ impl Cluster {
     }
 }
 
+impl Answer {
+    /// What a program that was started then and has ended now has said.
+    pub fn of(output: &Output, started: Instant) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took: started.elapsed(),
+        }
+    }
+}
+
 /// Runs any command to its end.
 pub fn finish(command: &mut Command) -> Answer {
     let started = Instant::now();
     let output = command.output().expect("the program runs");
-    Answer {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        took: started.elapsed(),
+    Answer::of(&output, started)
+}
+
+/// Runs a command to its end with this on its standard input.
+pub fn run_with_stdin(mut command: Command, input: &[u8]) -> Answer {
+    let started = Instant::now();
+    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = spawned.expect("the program starts");
+    // It may have refused without reading.
+    drop(child.stdin.take().expect("a pipe").write_all(input));
+    let output = child.wait_with_output().expect("the program ends");
+    Answer::of(&output, started)
+}
+
+/// It ended with this exit code and said all of this, on either output.
+#[track_caller]
+pub fn ends(answer: &Answer, code: i32, words: &[&str]) {
+    assert_eq!(answer.code, Some(code), "{answer:?}");
+    for word in words {
+        assert!(answer.stdout.contains(word) || answer.stderr.contains(word), "no {word:?} in {answer:?}");
     }
+}
+
+/// Every line of standard output as JSON.
+#[track_caller]
+pub fn objects(stdout: &str) -> Vec<Value> {
+    stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
+}
+
+/// The names in an object, in their order.
+#[track_caller]
+pub fn fields(object: &Value) -> Vec<&str> {
+    object.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
 }
 
 /// Bytes that nothing compresses or takes for a picture, the same for a seed.

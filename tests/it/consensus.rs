@@ -71,6 +71,7 @@ impl Wire {
             peer: keypair.public().to_peer_id(),
             kind: Kind::Client,
             mark: BootMark { boot: 0, process: ProcessId([7; 16]) },
+            promises: 0,
             incarnation: None,
             founding: None,
             name: String::new(),
@@ -361,6 +362,7 @@ fn an_acceptor_believes_no_member_what_the_owner_has_not_signed() {
         peer: peers[2],
         kind: Kind::Member,
         mark: boot.mark,
+        promises: boot.promises,
         incarnation: Some(boot.incarnation),
         founding,
         name: "mallory".into(),
@@ -382,7 +384,7 @@ fn an_acceptor_believes_no_member_what_the_owner_has_not_signed() {
         let ballot = Ballot { epoch: Epoch::FOUNDING, counter: number, node, boot: boot.mark.boot };
         let round = RoundId { boot: boot.mark.boot, number };
         let body = Body::Accept { ballot, value: raw, next: None };
-        let frame = Message { epoch: Epoch::FOUNDING, object, round, body }.encode();
+        let frame = Message { epoch: Epoch::FOUNDING, object, round, body }.encode(disk.promises());
         for peer in acceptors {
             wire.lane.blocking_send((peer, frame.clone())).expect("the wire runs");
         }
@@ -402,7 +404,7 @@ fn an_acceptor_believes_no_member_what_the_owner_has_not_signed() {
     let mut accepted = BTreeMap::new();
     while accepted.len() < 2 {
         let (peer, bytes) = wire.heard.recv_timeout(PATIENCE).expect("the right one is accepted");
-        let Ok(message) = Message::<RawRegister>::decode(&bytes) else { panic!("malformed") };
+        let Ok((_, message)) = Message::<RawRegister>::decode(&bytes) else { panic!("malformed") };
         if matches!(message.body, Body::Accepted { .. }) {
             assert_eq!(message.round.number, 1000, "a forgery was accepted");
             accepted.insert(peer, message.round.number);
@@ -413,7 +415,7 @@ fn an_acceptor_believes_no_member_what_the_owner_has_not_signed() {
         counted.into_iter().all(|(now, before)| now.malformed - before.malformed == 2 * forged.len() as u64)
     });
     assert!(wire.heard.try_iter().all(|(_, bytes)| {
-        let message = Message::<RawRegister>::decode(&bytes).expect("whole");
+        let (_, message) = Message::<RawRegister>::decode(&bytes).expect("whole");
         !matches!(message.body, Body::Accepted { .. })
     }));
     wire.end();

@@ -10,9 +10,10 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    cluster::{Answer, Cluster, noise, wait_for},
+    cluster::{Answer, Cluster, finish, noise, wait_for},
     inspect::{
-        LOOK, alone, chunk_files, flip_a_bit, json, run_at, status_at, wait_for_copies, wait_until_healthy,
+        LOOK, alone, chunk_files, command_to, flip_a_bit, json, run_at, status_at, wait_for_copies,
+        wait_until_healthy,
     },
 };
 
@@ -205,7 +206,63 @@ fn bad_copies_are_never_returned_and_are_mended() {
     }
 }
 
+#[test]
+fn a_folder_in_the_place_of_a_chunk_is_named_and_replaced_by_the_chunk() {
+    let cluster = Cluster::start(3);
+    let bytes = noise(7, 1_000_000);
+    put(&cluster, "a.bin", &bytes);
+    wait_for_copies(&cluster, "a.bin", 3);
+    let files: Vec<PathBuf> =
+        cluster.nodes.all.iter().map(|node| chunk_files(&node.home).remove(0)).collect();
+    let good = std::fs::read(&files[0]).expect("read");
+    // On two of three: what the read does not meet, `verify` does.
+    for file in &files[..2] {
+        std::fs::remove_file(file).expect("removed");
+        std::fs::create_dir_all(file.join("inside")).expect("made");
+    }
+    is(&cluster, "a.bin", &bytes);
+    let found = cluster.run(&["verify"]);
+    assert!(matches!(found.code, Some(0 | 6)), "{found:?}");
+    wait_for("the chunk is on both again", PATIENCE, || {
+        files[..2].iter().all(|file| std::fs::read(file).is_ok_and(|bytes| bytes == good))
+    });
+    assert_eq!(cluster.run(&["verify"]).code, Some(0));
+    for node in 0..2 {
+        let (home, log) = (&cluster.nodes.all[node].home, cluster.nodes.log(node));
+        assert!(log.contains("is no file: something else lay in a chunk's place"), "{log}");
+        let aside = std::fs::read_dir(home.join("data/quarantine")).expect("read").flatten();
+        assert_eq!(aside.filter(|entry| entry.path().join("inside").is_dir()).count(), 1);
+    }
+}
+
 // ---- restart and repair ----
+
+#[test]
+fn the_name_of_a_member_that_is_gone_survives_a_restart_of_who_is_asked() {
+    let mut cluster = Cluster::start(3);
+    wait_until_healthy(&cluster);
+    cluster.nodes.kill(2).expect("killed");
+    let names = |cluster: &Cluster| {
+        let said = run_at(cluster, 0, &["nodes", "--json"]);
+        let lines = said.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let mut names: Vec<String> = lines.map(|node| node["name"].as_str().expect("one").into()).collect();
+        names.sort();
+        names
+    };
+    // Once without warning, so that it was written down as it was heard; once in order.
+    for kill in [true, false] {
+        if kill {
+            cluster.nodes.kill(0).expect("killed");
+        } else {
+            let home = &cluster.nodes.all[0].home;
+            let down = finish(command_to(home, &[], &["down"]).env("TINTYPE_NETWORK_MDNS", "false"));
+            assert_eq!(down.code, Some(0), "{down:?}");
+            assert!(cluster.nodes.wait_for_end(0, PATIENCE).is_some());
+        }
+        cluster.nodes.restart(0).expect("ready again");
+        assert_eq!(names(&cluster), ["node-1", "node-2", "node-3"]);
+    }
+}
 
 #[test]
 fn what_a_node_missed_is_on_it_again_soon_after_its_restart() {
@@ -293,6 +350,9 @@ fn without_a_majority_every_command_says_so_soon() {
         });
         let status = status_at(&cluster, 0);
         assert_eq!((&status["healthy"], &status["nodes_total"]), (&false.into(), &3.into()), "{status}");
+        let said = cluster.ok(&["status"]);
+        assert!(said.contains("Not healthy: 1 of 3 nodes answers (silent: node-"), "{said}");
+        assert!(said.contains("2 are needed to read and to store"), "{said}");
     }
     // The refused writes are not there, or are whole.
     cluster.nodes.restart(1).expect("ready again");

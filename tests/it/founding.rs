@@ -15,7 +15,7 @@ use tintype::{
     model::{FoundingId, PeerId},
 };
 
-use crate::cluster::{Cluster, PROGRAM, finish, noise};
+use crate::cluster::{Cluster, PROGRAM, finish, noise, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -261,11 +261,17 @@ fn a_node_with_data_never_founds_again() {
     }
     cluster.nodes.expect = 1;
     let mut started = Started::all(&mut cluster, &[1]);
-    started.wait_ready(&cluster, 1);
+    let words = "1 of the 3 machines of this vault is here: this one; 2 are needed";
+    wait_for(words, PATIENCE, || cluster.nodes.log(1).contains(words));
+    assert!(started.ready().is_empty(), "alone it serves nobody");
     let status = status_of(&cluster, 1).expect("it answers");
     assert_eq!((status.info.founding, status.nodes_total), (Some(id), 3));
     let put = cluster.run(&["put", cluster.file("x.bin", b"x").to_str().expect("a plain path")]);
     assert_eq!(put.code, Some(5), "one of three decides nothing: {put:?}");
+    let mut second = Started::all(&mut cluster, &[0]);
+    second.wait_ready(&cluster, 1);
+    started.wait_ready(&cluster, 1);
+    cluster.put("y.bin", b"y");
 }
 
 #[test]

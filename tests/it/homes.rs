@@ -41,12 +41,7 @@ fn ends(command: &mut Command) -> Answer {
         std::thread::sleep(Duration::from_millis(5));
     }
     let output = child.wait_with_output().expect("read");
-    Answer {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        took: started.elapsed(),
-    }
+    Answer::of(&output, started)
 }
 
 /// It fails with exit code 1 and says all of this.
@@ -78,6 +73,30 @@ fn copy_dir(from: &Path, to: &Path) {
         std::fs::create_dir_all(target.parent().expect("a folder")).expect("made");
         std::fs::copy(&path, &target).expect("copied");
     }
+}
+
+// ---- the lock ----
+
+#[test]
+fn a_home_whose_last_node_is_still_dying_is_waited_for_and_no_longer() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let home = fresh_home(dir.path(), "node");
+    drop(Running::start(&mut up(&home, &["--listen", "127.0.0.1:0"])));
+    let lock = std::fs::File::open(home.join("data/lock")).expect("opened");
+    lock.try_lock().expect("nobody has it");
+    // Somebody who stays: an answer, and soon.
+    let answer = ends(&mut up(&home, &["--listen", "127.0.0.1:0"]));
+    assert_eq!(answer.code, Some(1), "{answer:?}");
+    assert!(answer.stderr.contains("running on this home") && answer.took < PATIENCE / 2, "{answer:?}");
+    // Somebody who goes, as a process that was killed does.
+    let mut command = up(&home, &["--listen", "127.0.0.1:0"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("started");
+    let stdout = child.stdout.take().expect("piped");
+    let _running = Running(child);
+    std::thread::sleep(Duration::from_millis(300));
+    drop(lock);
+    let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("listening ")), "it went on once the lock was free");
 }
 
 // ---- ports ----
@@ -155,6 +174,30 @@ fn a_broken_file_of_a_home_is_named_and_stays_as_it_is() {
         refuses(&mut up(&home, &["--listen", "127.0.0.1:0"]), &[name, word]);
         assert_eq!(contents(&home), before, "{file}");
     }
+}
+
+#[test]
+fn a_home_whose_keys_are_gone_or_anothers_is_not_opened_for_somebody_else() {
+    let mut cluster = Cluster::start(1);
+    cluster.put("a.bin", b"some bytes");
+    cluster.nodes.kill(0).expect("killed");
+    let home = cluster.nodes.all[0].home.clone();
+    let other = fresh_home(cluster.dir(), "other");
+    for (name, words) in [("node.key", "missing"), ("cluster.key", "missing")] {
+        let (key, aside) = (home.join("keys").join(name), home.join("aside"));
+        std::fs::rename(&key, &aside).expect("moved aside");
+        refuses(&mut up(&home, &["--listen", "127.0.0.1:0"]), &[name, words, "put"]);
+        refuses(Command::new(PROGRAM).args(["init", "--home"]).arg(&home), &[name, words]);
+        assert!(!key.exists(), "none is made in its place");
+        std::fs::rename(&aside, &key).expect("moved back");
+    }
+    let (key, aside) = (home.join("keys/node.key"), home.join("aside"));
+    std::fs::rename(&key, &aside).expect("moved aside");
+    std::fs::copy(other.join("keys/node.key"), &key).expect("copied");
+    refuses(&mut up(&home, &["--listen", "127.0.0.1:0"]), &["node.key", &cluster.nodes.all[0].peer, "put"]);
+    std::fs::rename(&aside, &key).expect("moved back");
+    cluster.nodes.restart(0).expect("it is itself again");
+    assert_eq!(cluster.get("a.bin").as_deref(), Some(&b"some bytes"[..]));
 }
 
 #[test]
@@ -288,6 +331,60 @@ fn an_old_backup_is_found_out_and_more_starts_do_not_help() {
     }
     assert!(cluster.nodes.log(0).contains("copy or an old backup"), "{}", cluster.nodes.log(0));
     assert!(cluster.get("a.bin") == Some(new));
+}
+
+/// Everything in a node's home as it is at one moment of its running.
+fn copy_of_running(cluster: &Cluster, node: usize, name: &str) -> PathBuf {
+    let copy = cluster.dir().join(name);
+    signal(cluster, node, "STOP");
+    copy_dir(&cluster.nodes.all[node].home, &copy);
+    signal(cluster, node, "CONT");
+    copy
+}
+
+fn signal(cluster: &Cluster, node: usize, signal: &str) {
+    let pid = cluster.nodes.pid(node).expect("it runs").to_string();
+    let status = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill is there");
+    assert!(status.success());
+}
+
+#[test]
+fn a_backup_made_while_its_node_ran_is_found_out_although_only_promises_are_missing() {
+    let mut cluster = Cluster::start(3);
+    cluster.put("a.bin", &noise(5, 100_000));
+    wait_until_healthy(&cluster);
+    let backup = copy_of_running(&cluster, 0, "backup");
+    let newest = noise(6, 100_000);
+    for seed in [7, 8, 9] {
+        cluster.put("a.bin", &noise(seed, 100_000));
+    }
+    cluster.put("a.bin", &newest);
+    cluster.nodes.kill(0).expect("killed");
+    let data = cluster.nodes.all[0].home.join("data");
+    std::fs::remove_dir_all(&data).expect("removed");
+    copy_dir(&backup.join("data"), &data);
+    for start in 0..3 {
+        let _lines = cluster.nodes.spawn(0).expect("started");
+        let ended = cluster.nodes.wait_for_end(0, PATIENCE).and_then(|status| status.code());
+        let log = cluster.nodes.log(0);
+        assert_eq!(ended, Some(1), "start {start}: {log}");
+        assert!(log.contains("copy or an old backup"), "{log}");
+    }
+    assert!(data.join("rolled-back").exists(), "durably marked");
+    assert!(cluster.get("a.bin") == Some(newest));
+}
+
+#[test]
+fn a_copy_that_lacks_nothing_does_not_push_out_the_running_original() {
+    let mut cluster = Cluster::start(3);
+    cluster.put("a.bin", &noise(10, 100_000));
+    wait_until_healthy(&cluster);
+    let copy = copy_of_running(&cluster, 0, "copy");
+    wait_until_healthy(&cluster);
+    refuses(&mut up_beside(&cluster, &copy), &["copy"]);
+    assert!(cluster.nodes.wait_for_end(0, LOOK).is_none(), "the original goes on");
+    cluster.put("b.bin", &noise(11, 100_000));
+    wait_until_healthy(&cluster);
 }
 
 #[test]

@@ -81,6 +81,7 @@ fn member(keypair: &Keypair, seed: u8) -> Me {
         peer: keypair.public().to_peer_id(),
         kind: Kind::Member,
         mark: mark(3, seed),
+        promises: 0,
         incarnation: Some(Incarnation([seed; 16])),
         founding: None,
         name: format!("node {seed}"),
@@ -683,6 +684,7 @@ async fn malformed_hellos_other_versions_and_tickets_are_refused_by_name() {
         side: Side::Dialer,
         kind: Kind::Member,
         mark: mark(1, 1),
+        promises: 0,
         known: None,
         incarnation: None,
         founding: None,
@@ -868,7 +870,7 @@ async fn who_is_not_admitted_can_make_us_hold_one_small_window() {
 // ---- the rules ----
 
 fn known(node: &Node, at: BootMark, incarnation: u8) -> (PeerId, KnownPeer) {
-    (node.peer, KnownPeer { mark: at, incarnation: Incarnation([incarnation; 16]) })
+    (node.peer, KnownPeer { mark: at, promises: 0, incarnation: Incarnation([incarnation; 16]) })
 }
 
 #[tokio::test]

@@ -10,49 +10,18 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
 use tintype::api::{Connect, Put, Source, Vault};
 
-use crate::cluster::{Answer, Cluster, PROGRAM, finish, noise, wait_for};
+use crate::cluster::{
+    Answer, Cluster, PROGRAM, ends, fields, finish, noise, objects, run_with_stdin, text, wait_for,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const MIB: usize = 1 << 20;
 
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a plain path")
-}
-
-#[track_caller]
-fn ends(answer: &Answer, code: i32, words: &[&str]) {
-    assert_eq!(answer.code, Some(code), "{answer:?}");
-    for word in words {
-        assert!(answer.stdout.contains(word) || answer.stderr.contains(word), "no {word:?} in {answer:?}");
-    }
-}
-
-#[track_caller]
-fn objects(stdout: &str) -> Vec<Value> {
-    stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
-}
-
-fn fields(object: &Value) -> Vec<&str> {
-    object.as_object().expect("an object").keys().map(String::as_str).collect()
-}
-
 /// Runs the shell with these lines on a pipe.
 fn shell(cluster: &Cluster, args: &[&str], lines: &str) -> Answer {
-    let mut command = cluster.command(&[&["shell"], args].concat());
-    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = spawned.expect("the program starts");
-    // It may have refused without reading.
-    drop(child.stdin.take().expect("a pipe").write_all(lines.as_bytes()));
-    let output = child.wait_with_output().expect("the program ends");
-    Answer {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        took: Duration::ZERO,
-    }
+    run_with_stdin(cluster.command(&[&["shell"], args].concat()), lines.as_bytes())
 }
 
 fn bytes_of(cluster: &Cluster, version: u64) -> Option<Vec<u8>> {
@@ -92,7 +61,7 @@ fn sixteen_versions_are_kept_and_the_same_bytes_make_none() {
     assert_eq!(cluster.get("v.bin"), Some(content(18)));
 
     let said = cluster.put("v.bin", &content(18));
-    assert_eq!(said.trim(), "v.bin  version 18  unchanged");
+    assert_eq!(said.trim(), "v.bin  version 18  unchanged  survives 0");
     assert_eq!(objects(&cluster.ok(&["stat", "v.bin", "--json"]))[0]["version"], 18);
     // The bytes of an older version are a new version all the same.
     let said = cluster.put("v.bin", &content(17));
@@ -146,7 +115,7 @@ fn what_was_removed_comes_back() {
     assert_eq!(found["copies"][0]["bodies"], found["bodies"]);
     assert!(found["copies"][0]["verified_unix_ms"].as_u64().is_some(), "{found}");
     let said = cluster.ok(&["verify"]);
-    assert!(said.contains("1 object: ") && said.contains("all are good"), "{said}");
+    assert!(said.contains("2 objects (1 removed), ") && said.contains("all are good"), "{said}");
     let stat = cluster.ok(&["stat", "r.bin"]);
     for word in ["2097152 bytes", "2 chunks", "thumbnail  no", "7, 5, 3, 1", "node-1"] {
         assert!(stat.contains(word), "no {word:?} in {stat}");

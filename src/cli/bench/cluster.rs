@@ -4,16 +4,20 @@
 //! All three and the client share this machine, so every byte of a put with three copies is sent three times
 //! and stored three times by the same processors: the ratios say so.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future, stream};
 use zeroize::Zeroizing;
 
 use super::{
-    Effort, Name,
+    Effort, MIB, Name,
     figure::{Figure, median},
-    local,
+    group_commit, local,
     wire::{self, Wire},
 };
 use crate::{
@@ -22,7 +26,7 @@ use crate::{
     disk::Home,
     model::{
         Digest, PeerId, RequestId,
-        limits::{CLIENT_PATIENCE, SMALL_OBJECTS_AT_ONCE_MAX, TRANSFERS_MAX},
+        limits::{CLIENT_PATIENCE, RPC_IN_FLIGHT_MAX, SMALL_OBJECTS_AT_ONCE_MAX, TRANSFERS_MAX},
         member::Epoch,
         object::{MediaType, ObjectName},
         register::VerifiedRegister,
@@ -44,8 +48,9 @@ const NODES: usize = 3;
 const SMALL_BYTES: usize = 20_000;
 /// An edge of the large pictures: 30 MB of noise as PNG.
 const EDGE_PX: u32 = 3162;
-/// Bytes of a mebibyte.
-const MIB: f64 = (1u64 << 20) as f64;
+/// Clients of `commits`: each a connection of its own would be one more thread; these share two.
+const COMMITTERS: usize = 2;
+const _: () = assert!(group_commit::CALLERS / COMMITTERS <= RPC_IN_FLIGHT_MAX);
 
 /// Three nodes and a client. Dropping it ends the processes.
 pub(super) struct Cluster {
@@ -55,8 +60,8 @@ pub(super) struct Cluster {
     seed: u64,
     /// Pictures that were put, with their bytes.
     stored: Vec<Picture>,
-    /// MiB/s of bare bulk, (put, get), once it was measured.
-    bulk: Option<(f64, f64)>,
+    /// Where the processes have their homes.
+    dir: PathBuf,
     /// So that no two rounds put the same objects.
     made: usize,
     _nodes: Nodes,
@@ -79,7 +84,7 @@ impl Cluster {
             addrs,
             seed: rand::random_range(1..1_000_000),
             stored: Vec::new(),
-            bulk: None,
+            dir: dir.to_owned(),
             made: 0,
             _nodes: nodes,
         })
@@ -90,15 +95,18 @@ impl Cluster {
         self.vault.close().await;
     }
 
-    /// Measures one of the figures that need nodes.
-    pub(super) async fn measure(&mut self, name: Name, effort: Effort) -> Result<Figure> {
+    /// Measures one of the figures that need nodes. `bare` is what one bare stream carries, in MiB/s.
+    pub(super) async fn measure(&mut self, name: Name, effort: Effort, bare: f64) -> Result<Figure> {
         match name {
             Name::Rpc => self.rpc(effort).await,
             Name::SmallPuts => self.small_puts(effort).await,
-            Name::Put3Copies => self.put(effort).await,
-            Name::Get => self.get(effort).await,
+            Name::Put1Copy => self.put("put-1-copy", 1, effort, bare).await,
+            Name::Put3Copies => self.put("put-3-copies", 3, effort, bare).await,
+            Name::Get => self.get(effort, bare).await,
             Name::Commits => self.commits(effort).await,
-            Name::Seal | Name::Disk => bail!("this needs no nodes"),
+            Name::BareStream | Name::Seal | Name::Disk | Name::Lane | Name::Gossip => {
+                bail!("this needs no nodes")
+            }
         }
     }
 
@@ -118,9 +126,9 @@ impl Cluster {
     }
 
     async fn small_puts(&mut self, effort: Effort) -> Result<Figure> {
-        let count = effort.pick(64, 320);
+        let count = effort.pick(320, 1000);
         let mut rates = Vec::new();
-        for _ in 0..effort.pick(3, 7) {
+        for _ in 0..effort.pick(3, 10) {
             let puts: Vec<Put> = (0..count).map(|_| self.small_put()).collect();
             let started = Instant::now();
             let all = stream::iter(puts).map(|put| self.vault.put(put, &|_| ()));
@@ -132,50 +140,49 @@ impl Cluster {
 
     fn small_put(&mut self) -> Put {
         self.made += 1;
-        memory_put(format!("bench/small/{}", self.made), local::noise(SMALL_BYTES))
+        memory_put(format!("bench/small/{}", self.made), local::noise(SMALL_BYTES), 3)
     }
 
-    async fn put(&mut self, effort: Effort) -> Result<Figure> {
-        let bare = self.bulk(effort).await?.0;
+    async fn put(&mut self, name: &'static str, copies: u8, effort: Effort, bare: f64) -> Result<Figure> {
         let mut rates = Vec::new();
-        for _ in 0..effort.pick(2, 5) {
-            rates.push(self.put_pictures().await?);
+        for _ in 0..effort.pick(2, 3) {
+            rates.push(self.put_pictures(effort.pick(4, 12), copies).await?);
         }
-        Ok(Figure::new("put-3-copies", "MiB/s", median(rates)).under("bare bulk, same process", bare))
+        Ok(Figure::new(name, "MiB/s", median(rates)).under("our bare stream", bare))
     }
 
-    /// MiB/s of a client that puts as many pictures at once as it may.
-    async fn put_pictures(&mut self) -> Result<f64> {
+    /// MiB/s of a client that puts so many pictures, as many at once as it may.
+    async fn put_pictures(&mut self, count: usize, copies: u8) -> Result<f64> {
         let mut puts = Vec::new();
-        for _ in 0..TRANSFERS_MAX {
+        for _ in 0..count {
             let index = self.stored.len() as u64;
             let picture = Picture { seed: self.seed, index, width: EDGE_PX, height: EDGE_PX };
             let png = tokio::task::spawn_blocking(move || picture.png()).await.context("making a picture")?;
-            puts.push(memory_put(picture.name(), png));
+            puts.push(memory_put(picture.name(), png, copies));
             self.stored.push(picture);
         }
         let started = Instant::now();
-        let all = puts.into_iter().map(|put| self.vault.put(put, &|_| ()));
-        let done = futures::future::try_join_all(all).await?;
+        let all = stream::iter(puts).map(|put| self.vault.put(put, &|_| ()));
+        let done = all.buffer_unordered(TRANSFERS_MAX).try_collect::<Vec<_>>().await?;
         let bytes: u64 = done.iter().map(|done| done.bytes).sum();
         Ok(bytes as f64 / MIB / started.elapsed().as_secs_f64())
     }
 
-    async fn get(&mut self, effort: Effort) -> Result<Figure> {
-        let bare = self.bulk(effort).await?.1;
-        if self.stored.is_empty() {
-            self.put_pictures().await?;
+    async fn get(&mut self, effort: Effort, bare: f64) -> Result<Figure> {
+        let count = effort.pick(4, 12);
+        while self.stored.len() < count {
+            self.put_pictures(TRANSFERS_MAX, 3).await?;
         }
         let mut rates = Vec::new();
-        for round in 0..effort.pick(3, 9) {
-            let pair =
-                (0..TRANSFERS_MAX).map(|at| self.stored[(round * TRANSFERS_MAX + at) % self.stored.len()]);
+        for round in 0..3 {
+            let pictures = (0..count).map(|at| self.stored[(round * count + at) % self.stored.len()]);
             let started = Instant::now();
-            let all = pair.map(|picture| self.get_one(picture.name()));
-            let bytes: u64 = futures::future::try_join_all(all).await?.iter().sum();
+            let all = stream::iter(pictures).map(|picture| self.get_one(picture.name()));
+            let bytes: u64 =
+                all.buffer_unordered(TRANSFERS_MAX).try_collect::<Vec<u64>>().await?.iter().sum();
             rates.push(bytes as f64 / MIB / started.elapsed().as_secs_f64());
         }
-        Ok(Figure::new("get", "MiB/s", median(rates)).under("bare bulk, same process", bare))
+        Ok(Figure::new("get", "MiB/s", median(rates)).under("our bare stream", bare))
     }
 
     async fn get_one(&self, name: String) -> Result<u64> {
@@ -183,29 +190,13 @@ impl Cluster {
         Ok(self.vault.get_to_writer(get, &mut std::io::sink(), &|_| ()).await?.bytes)
     }
 
-    async fn bulk(&mut self, effort: Effort) -> Result<(f64, f64)> {
-        match self.bulk {
-            Some(bulk) => Ok(bulk),
-            None => Ok(*self.bulk.insert(wire::bulk(effort).await?)),
-        }
-    }
-
     /// First writes, each sent to its home: a signed register and nothing else.
     async fn commits(&mut self, effort: Effort) -> Result<Figure> {
-        let client = Wire::dialing(&self.key, self.addrs.clone()).await?;
-        client.connected(NODES).await?;
-        let members: Vec<Weighted> = self
-            .vault
-            .status()
-            .await?
-            .info
-            .nodes
-            .iter()
-            .map(|n| Weighted { peer: n.peer, weight: 1 })
-            .collect();
-        let count = effort.pick(256, 2000);
+        let clients = self.committers().await?;
+        let members = self.members().await?;
+        let count = effort.pick(1280, 6400);
         let mut rates = Vec::new();
-        for _ in 0..effort.pick(3, 7) {
+        for _ in 0..effort.pick(3, 5) {
             let first = self.made;
             self.made += count;
             let signing = tokio::task::spawn_blocking(move || signed(first, count));
@@ -213,21 +204,43 @@ impl Cluster {
             let sends: Vec<(PeerId, Vec<u8>)> =
                 values.iter().map(|value| proposal(&members, value)).collect::<Result<_>>()?;
             let started = Instant::now();
-            let all = stream::iter(sends).map(|(home, request)| propose(&client, home, request));
-            all.buffer_unordered(SMALL_OBJECTS_AT_ONCE_MAX).try_collect::<Vec<()>>().await?;
+            // Each client with its share: with a slow home all of them may wait for the same node.
+            let shares = sends.chunks(count.div_ceil(clients.len())).zip(&clients).map(|(share, client)| {
+                let all = stream::iter(share).map(|(home, request)| propose(client, *home, request.clone()));
+                all.buffer_unordered(group_commit::CALLERS / COMMITTERS).try_collect::<Vec<()>>()
+            });
+            future::try_join_all(shares).await?;
             rates.push(count as f64 / started.elapsed().as_secs_f64());
         }
-        Ok(Figure::new("commits", "1/s", median(rates)))
+        let dir = self.dir.clone();
+        let ceiling = tokio::task::spawn_blocking(move || group_commit::ceiling(&dir, effort));
+        let ceiling = ceiling.await.context("measuring group commit")??;
+        Ok(Figure::new("commits", "1/s", median(rates)).under("group commit", ceiling))
+    }
+
+    async fn committers(&self) -> Result<Vec<Wire>> {
+        let mut clients = Vec::new();
+        for _ in 0..COMMITTERS {
+            let client = Wire::dialing(&self.key, self.addrs.clone()).await?;
+            client.connected(NODES).await?;
+            clients.push(client);
+        }
+        Ok(clients)
+    }
+
+    async fn members(&self) -> Result<Vec<Weighted>> {
+        let nodes = self.vault.status().await?.info.nodes;
+        Ok(nodes.iter().map(|n| Weighted { peer: n.peer, weight: 1 }).collect())
     }
 }
 
-fn memory_put(name: String, bytes: Vec<u8>) -> Put {
+fn memory_put(name: String, bytes: Vec<u8>, copies: u8) -> Put {
     Put {
         source: Source::Memory(Arc::from(bytes)),
         name,
         force: false,
         if_version: None,
-        copies: 3,
+        copies,
         thumbnail: false,
     }
 }

@@ -5,7 +5,9 @@
 
 mod cluster;
 mod figure;
+mod group_commit;
 mod local;
+mod pingpong;
 mod wire;
 
 use std::path::PathBuf;
@@ -18,7 +20,9 @@ use crate::api::{Exit, Problem};
 use figure::Figure;
 
 /// Room that the largest run takes on the disk, each copy counted once.
-const ROOM_BYTES: u64 = 512 << 20;
+const ROOM_BYTES: u64 = 3 << 30;
+/// Bytes of a mebibyte.
+const MIB: f64 = (1u64 << 20) as f64;
 
 /// `bench`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +33,9 @@ pub struct Args {
     /// A few seconds for each, at most
     #[arg(long)]
     pub quick: bool,
+    /// For the ceiling of `commits`: be nothing but a durable writer in that home
+    #[arg(long, value_name = "HOME", hide = true)]
+    pub durable_writer: Option<PathBuf>,
     /// Where the files go; not on a memory disk [default: a temporary folder]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -37,21 +44,37 @@ pub struct Args {
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Name {
+    /// One bare stream, without nodes, beside one of stock libp2p
+    BareStream,
     /// Encrypting and naming chunks, one core
     Seal,
     /// Storing 1 MiB bodies durably, one after the other
     Disk,
+    /// Lane frames there and back, one after the other
+    Lane,
+    /// Heartbeats there and back, one after the other
+    Gossip,
     /// Questions to a node and back, one after the other
     Rpc,
-    /// Whole puts of 20 kB, 32 at once, on three nodes
-    SmallPuts,
+    /// Putting pictures of 30 MB with one copy, two at once
+    #[value(name = "put-1-copy")]
+    Put1Copy,
     /// Putting pictures of 30 MB on three nodes, two at once
     #[value(name = "put-3-copies")]
     Put3Copies,
     /// Getting them back
     Get,
-    /// First writes of registers on three nodes, 32 at once
+    /// Whole puts of 20 kB, 32 at once, on three nodes
+    SmallPuts,
+    /// First writes of registers on three nodes, 64 at once
     Commits,
+}
+
+impl Name {
+    /// Whether it is, or its ceiling is, what one bare stream carries.
+    fn is_beside_a_stream(self) -> bool {
+        matches!(self, Self::BareStream | Self::Put1Copy | Self::Put3Copies | Self::Get)
+    }
 }
 
 /// How much is measured.
@@ -71,6 +94,11 @@ impl Effort {
 /// # Errors
 /// What keeps it from measuring.
 pub async fn run(args: &Args, context: &Context) -> Outcome {
+    if let Some(home) = &args.durable_writer {
+        let failed = |error: anyhow::Error| Problem::failed(format!("{error:#}"), "check the disk");
+        group_commit::serve(home, Effort { quick: args.quick }).await.map_err(failed)?;
+        return Ok(Exit::Done);
+    }
     let figures = measure(args, context).await.map_err(|error| match error.downcast::<Problem>() {
         Ok(problem) => problem,
         Err(error) => Problem::failed(format!("{error:#}"), "see `tintype bench --help`"),
@@ -95,17 +123,22 @@ async fn measure(args: &Args, context: &Context) -> Result<Vec<Figure>> {
     let wanted = wanted(&args.names);
     let mut figures = Vec::new();
     let mut cluster = None;
+    let needs_streams = wanted.iter().any(|name| name.is_beside_a_stream());
+    let (own, stock) = if needs_streams { wire::bare_streams(effort).await? } else { (0.0, 0.0) };
     for name in wanted {
         context.output.talk(&format!("measuring {}", label(name)));
         let figure = match name {
             Name::Seal => local::seal(effort).await?,
             Name::Disk => local::disk(&dir, effort).await?,
+            Name::Lane => pingpong::lane(effort).await?,
+            Name::Gossip => pingpong::gossip(effort).await?,
+            Name::BareStream => Figure::new("bare-stream", "MiB/s", own).under("stock libp2p-quic", stock),
             name => {
                 if cluster.is_none() {
                     cluster = Some(cluster::Cluster::start(&dir).await?);
                 }
                 let cluster = cluster.as_mut().expect("it was started just above");
-                cluster.measure(name, effort).await?
+                cluster.measure(name, effort, own).await?
             }
         };
         figures.push(figure);
@@ -125,10 +158,14 @@ fn wanted(names: &[Name]) -> Vec<Name> {
 /// As it is typed.
 fn label(name: Name) -> &'static str {
     match name {
+        Name::BareStream => "bare-stream",
         Name::Seal => "seal",
         Name::Disk => "disk",
+        Name::Lane => "lane",
+        Name::Gossip => "gossip",
         Name::Rpc => "rpc",
         Name::SmallPuts => "small-puts",
+        Name::Put1Copy => "put-1-copy",
         Name::Put3Copies => "put-3-copies",
         Name::Get => "get",
         Name::Commits => "commits",

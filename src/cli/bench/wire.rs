@@ -1,30 +1,28 @@
-//! Two bare networks in this process, each on a thread of its own: what our bulk streams carry when nobody
-//! stores, seals or decides anything. And a bare client, for questions that no command asks.
+//! A bare client, for questions that no command asks; and what the network gives to those who do nothing but
+//! send: one stream, and a UDP echo.
 
 use std::{
     net::UdpSocket,
-    sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use futures::{StreamExt, stream};
 use libp2p_identity::Keypair;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Effort, figure::median, local};
+use super::{Effort, MIB, figure::median};
 use crate::{
     model::{
         Incarnation, PeerId, ProcessId,
         hello::{BootMark, Kind},
-        limits::{BULK_ASKED_PER_STREAM_MAX, CHUNK_BYTES, CLIENT_PATIENCE, NO_PROGRESS},
+        limits::CLIENT_PATIENCE,
     },
     net::{
-        BulkAnswer, BulkCall, BulkRequest, Event, Multiaddr, Net, NetConfig, NetHandle, Put, address,
+        BulkCall, Multiaddr, Net, NetConfig, NetHandle, bare,
         transport::{Gate, Keys, Me, OwnStarts},
     },
-    seal::{admission::ClusterKey, chunk},
+    seal::admission::ClusterKey,
 };
 
 /// Bytes of a question in the ceiling of `rpc`: about what a status request and its frame have.
@@ -34,38 +32,25 @@ const ECHO_BYTES: usize = 64;
 pub(super) struct Wire {
     /// What it is used by.
     pub(super) net: NetHandle,
-    peer: PeerId,
-    addr: Option<Multiaddr>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
-type Ready = Result<(NetHandle, PeerId, Option<Multiaddr>)>;
-
 impl Wire {
-    /// Listens on loopback, takes every body at once and gives `body` to all who ask.
-    async fn listening(key: ClusterKey, body: Arc<Vec<u8>>) -> Result<Self> {
-        let config = NetConfig::node(vec![address::quic(([127, 0, 0, 1], 0).into())]);
-        Self::start(Keys::Cluster(key), Kind::Member, config, body).await
-    }
-
     /// A client that dials these addresses.
     pub(super) async fn dialing(key: &ClusterKey, to: Vec<Multiaddr>) -> Result<Self> {
         let config = NetConfig { bootstrap: to, ..NetConfig::client() };
-        Self::start(Keys::Client(key.client_right()), Kind::Client, config, Arc::default()).await
-    }
-
-    async fn start(keys: Keys, kind: Kind, config: NetConfig, body: Arc<Vec<u8>>) -> Result<Self> {
+        let keys = Keys::Client(key.client_right());
         let (stop, stopped) = watch::channel(false);
         let (tell, told) = oneshot::channel();
         let thread = std::thread::Builder::new().name("bench-net".into()).spawn(move || {
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(drive(keys, kind, config, body, stopped, tell)),
+                Ok(runtime) => runtime.block_on(drive(keys, config, stopped, tell)),
                 Err(error) => drop(tell.send(Err(error.into()))),
             }
         })?;
-        let (net, peer, addr) = told.await.context("the network ended")??;
-        Ok(Self { net, peer, addr, stop, thread: Some(thread) })
+        let net = told.await.context("the network ended")??;
+        Ok(Self { net, stop, thread: Some(thread) })
     }
 
     /// Waits until as many peers are connected.
@@ -91,94 +76,59 @@ impl Drop for Wire {
 
 async fn drive(
     keys: Keys,
-    kind: Kind,
     config: NetConfig,
-    body: Arc<Vec<u8>>,
     mut stopped: watch::Receiver<bool>,
-    tell: oneshot::Sender<Ready>,
+    tell: oneshot::Sender<Result<NetHandle>>,
 ) {
-    let listens = !config.listen.is_empty();
-    let (mut net, mut calls) = match open(keys, kind, config) {
+    let (mut net, _calls) = match open(&Keypair::generate_ed25519(), keys, Kind::Client, config) {
         Ok(open) => open,
         Err(error) => return drop(tell.send(Err(error))),
     };
-    let mut tell = Some(tell);
+    let _ = tell.send(Ok(net.handle()));
     loop {
-        if !listens && let Some(tell) = tell.take() {
-            let _ = tell.send(Ok((net.handle(), net.local_peer(), None)));
-        }
-        let ended = tokio::select! {
-            _ = stopped.changed() => true,
-            Some(call) = calls.recv() => { answer(call, net.local_peer(), &body); false }
-            event = net.next() => {
-                if let Event::Listening { addr } = event && let Some(tell) = tell.take() {
-                    let _ = tell.send(Ok((net.handle(), net.local_peer(), Some(addr))));
-                }
-                false
-            }
-        };
-        if ended {
-            break;
+        tokio::select! {
+            _ = stopped.changed() => break,
+            _ = net.next() => {}
         }
     }
     net.close().await;
 }
 
-fn open(keys: Keys, kind: Kind, config: NetConfig) -> Result<(Net, mpsc::Receiver<BulkCall>)> {
-    let keypair = Keypair::generate_ed25519();
+/// A bare network of an identity that nobody knows yet.
+pub(super) fn open(
+    keypair: &Keypair,
+    keys: Keys,
+    kind: Kind,
+    config: NetConfig,
+) -> Result<(Net, mpsc::Receiver<BulkCall>)> {
     let mark = BootMark { boot: u64::from(kind == Kind::Member), process: ProcessId(rand::random()) };
     let me = Me {
         peer: keypair.public().to_peer_id(),
         kind,
         mark,
+        promises: 0,
         incarnation: (kind == Kind::Member).then(|| Incarnation(rand::random())),
         founding: None,
         name: "bench".into(),
     };
     let (gate, events) = Gate::new(me, keys, OwnStarts::new([mark]), []);
-    Ok(Net::start(config, &keypair, gate, events)?)
+    Ok(Net::start(config, keypair, gate, events)?)
 }
 
-/// Says at once that a body is stored, and gives the one body there is.
-fn answer(call: BulkCall, me: PeerId, body: &Arc<Vec<u8>>) {
-    let answer = match call.request {
-        BulkRequest::Put { .. } => BulkAnswer::Stored { holders: vec![me] },
-        BulkRequest::Get { .. } => BulkAnswer::Body(Arc::clone(body)),
-    };
-    // An asker that is gone needs no answer.
-    let _ = call.reply.send(answer);
-}
-
-/// MiB/s of bare bulk from one network to another in this process: (put, get). Bodies are hashed on arrival,
-/// as always.
-pub(super) async fn bulk(effort: Effort) -> Result<(f64, f64)> {
-    let key = ClusterKey::from_bytes(rand::random());
-    let body = Arc::new(local::noise(CHUNK_BYTES));
-    let id = chunk::body_id(&body);
-    let node = Wire::listening(key.clone(), Arc::clone(&body)).await?;
-    let client = Wire::dialing(&key, node.addr.clone().into_iter().collect()).await?;
-    client.connected(1).await?;
-    let bulk = client.net.bulk(node.peer);
-    let count = effort.pick(64, 256);
-    let (mut puts, mut gets) = (Vec::new(), Vec::new());
-    for _ in 0..effort.pick(5, 9) {
-        let put = || Put { id, body: Arc::clone(&body), onward: vec![], durable: 1, first_hop: true };
-        let started = Instant::now();
-        let mut all = stream::iter((0..count).map(|_| bulk.put(put(), NO_PROGRESS.into())))
-            .buffer_unordered(BULK_ASKED_PER_STREAM_MAX);
-        while let Some(receipt) = all.next().await {
-            receipt?;
-        }
-        puts.push(count as f64 / started.elapsed().as_secs_f64());
-        let started = Instant::now();
-        let mut all = stream::iter((0..count).map(|_| bulk.get(id, NO_PROGRESS.into())))
-            .buffer_unordered(BULK_ASKED_PER_STREAM_MAX);
-        while let Some(body) = all.next().await {
-            body?;
-        }
-        gets.push(count as f64 / started.elapsed().as_secs_f64());
+/// MiB/s of one stream from one thread to another: (ours, stock libp2p-quic's), taking turns.
+pub(super) async fn bare_streams(effort: Effort) -> Result<(f64, f64)> {
+    let bytes = effort.pick(128, 1024) << 20;
+    let (mut own, mut stock) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        own.push(one_stream(bare::Which::Own, bytes).await?);
+        stock.push(one_stream(bare::Which::Stock, bytes).await?);
     }
-    Ok((median(puts), median(gets)))
+    Ok((median(own), median(stock)))
+}
+
+async fn one_stream(which: bare::Which, bytes: usize) -> Result<f64> {
+    let measured = tokio::task::spawn_blocking(move || bare::one_stream(which, bytes));
+    Ok(measured.await.context("measuring a stream")?? / MIB)
 }
 
 /// Round trips a second of a bare UDP echo on loopback between two threads, one after the other.
@@ -216,19 +166,5 @@ mod tests {
     #[test]
     fn an_echo_comes_back() {
         assert!(udp_echo(Effort { quick: true }).unwrap() > 1.0);
-    }
-
-    #[tokio::test]
-    async fn a_bare_client_puts_and_gets_one_body() {
-        let key = ClusterKey::from_bytes([7; 32]);
-        let body = Arc::new(vec![3; 1000]);
-        let id = chunk::body_id(&body);
-        let node = Wire::listening(key.clone(), Arc::clone(&body)).await.unwrap();
-        let client = Wire::dialing(&key, node.addr.clone().into_iter().collect()).await.unwrap();
-        assert_eq!(client.connected(1).await.unwrap(), [node.peer]);
-        let bulk = client.net.bulk(node.peer);
-        assert_eq!(bulk.get(id, NO_PROGRESS.into()).await.unwrap(), *body);
-        let put = Put { id, body, onward: vec![], durable: 1, first_hop: true };
-        assert_eq!(bulk.put(put, NO_PROGRESS.into()).await.unwrap().holders, [node.peer]);
     }
 }

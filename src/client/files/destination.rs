@@ -4,9 +4,10 @@
 //! replaced unless the caller says so. It does not know what the bytes should be: the caller compares.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs::{self, File, Metadata, OpenOptions, TryLockError},
-    io::{self, Seek, SeekFrom},
+    io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -100,6 +101,27 @@ impl Destination {
         Ok(Self::File(output.to_owned()))
     }
 
+    /// Refuses two objects that would be written to one path, before either is fetched.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the two names.
+    pub fn keep_apart(&self, names: &[String]) -> Result<(), Error> {
+        // Names of a tree differ, and so do their paths; standard output takes all.
+        let Self::Folder(folder) = self else { return Ok(()) };
+        let mut given: BTreeMap<&str, &str> = BTreeMap::new();
+        for name in names {
+            let last = name.rsplit('/').next().unwrap_or(name);
+            if let Some(other) = given.insert(last, name) {
+                let path = folder.join(last);
+                return Err(Error::Usage(format!(
+                    "{other:?} and {name:?} would both be written to {}: nothing was fetched",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Where the object of this name goes. Makes the folders of a tree.
     ///
     /// # Errors
@@ -136,11 +158,16 @@ fn steps(name: &str) -> Result<Vec<&str>, Error> {
     let checked = ObjectName::parse(name).is_ok_and(|checked| checked.as_str() == name);
     let steps: Vec<&str> = name.split('/').collect();
     // An object with the name of a part file would be taken for one, written over and renamed away.
-    let is_part = |step: &&str| step.starts_with('.') && step.ends_with(PART_SUFFIX);
-    if !checked || steps.iter().any(|step| !is_file_name(step, cfg!(windows))) || steps.iter().any(is_part) {
+    let is_bad = |step: &&str| !is_file_name(step, cfg!(windows)) || is_part_name(step);
+    if !checked || steps.iter().any(is_bad) {
         return Err(refused(Path::new(name), "this name cannot be a file here: give one with -o"));
     }
     Ok(steps)
+}
+
+/// Whether this is what this program calls a file that it is still writing.
+pub fn is_part_name(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(PART_SUFFIX)
 }
 
 /// Whether one step of a name is a file name, and nothing more than that.
@@ -210,21 +237,21 @@ impl PartFile {
     pub fn open(path: &Path) -> Result<(Self, u64), Error> {
         let part = part_path(path)?;
         for _ in 0..OPEN_ATTEMPTS_MAX {
-            let opened = open_regular(&part).map_err(|error| file(&part, &error))?;
+            let opened = open_regular(&part).map_err(|error| cannot_make(path, &part, &error))?;
             match opened.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     return Err(refused(path, "another get of it is running"));
                 }
-                Err(TryLockError::Error(error)) => return Err(file(&part, &error)),
+                Err(TryLockError::Error(error)) => return Err(file(path, &error)),
             }
             // Whoever held the lock before may have renamed or removed the file that we opened.
-            if !is_still_at(&opened, &part).map_err(|error| file(&part, &error))? {
+            if !is_still_at(&opened, &part).map_err(|error| file(path, &error))? {
                 continue;
             }
-            let about = opened.metadata().map_err(|error| file(&part, &error))?;
+            let about = opened.metadata().map_err(|error| file(path, &error))?;
             if has_another_name(&about) {
-                fs::remove_file(&part).map_err(|error| file(&part, &error))?;
+                fs::remove_file(&part).map_err(|error| file(path, &error))?;
                 continue;
             }
             let whole = about.len() - about.len() % limits::CHUNK_BYTES as u64;
@@ -244,7 +271,7 @@ impl PartFile {
     /// [`Error::File`], as the file system says.
     pub fn keep(&mut self, bytes: u64) -> Result<(), Error> {
         let cut = self.file.set_len(bytes).and_then(|()| self.file.seek(SeekFrom::Start(bytes)));
-        cut.map(|_| ()).map_err(|error| file(&self.part, &error))
+        cut.map(|_| ()).map_err(|error| file(&self.path, &error))
     }
 
     /// Makes it durable and gives it its final name. Without `force` an existing file is never replaced.
@@ -253,8 +280,8 @@ impl PartFile {
     /// [`Error::Exists`]: a file appeared there meanwhile; the part file stays. [`Error::File`] otherwise.
     pub fn finish(self, force: bool) -> Result<(), Error> {
         let Self { file: part_file, part, path } = self;
-        part_file.sync_all().map_err(|error| file(&part, &error))?;
-        if !is_still_at(&part_file, &part).map_err(|error| file(&part, &error))? {
+        part_file.sync_all().map_err(|error| file(&path, &error))?;
+        if !is_still_at(&part_file, &part).map_err(|error| file(&path, &error))? {
             return Err(refused(&part, "somebody replaced it"));
         }
         let named = if force { fs::rename(&part, &path) } else { rename_new(&part, &path) };
@@ -273,8 +300,45 @@ impl PartFile {
     /// # Errors
     /// [`Error::File`], as the file system says.
     pub fn remove(self) -> Result<(), Error> {
-        fs::remove_file(&self.part).map_err(|error| file(&self.part, &error))
+        fs::remove_file(&self.part).map_err(|error| file(&self.path, &error))
     }
+}
+
+/// Writes a new file that only its owner can read: whole and durable, or not at all. What is there already is
+/// never replaced.
+///
+/// # Errors
+/// [`Error::Exists`]; [`Error::File`], as the file system says.
+pub fn write_new_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(Error::Exists { path: path.display().to_string() });
+    }
+    if path.file_name().is_none() {
+        return Err(refused(path, "it has no file name"));
+    }
+    let part = path.with_file_name(format!(".{:016x}{PART_SUFFIX}", rand::random::<u64>()));
+    let written = fill_private(&part, bytes).and_then(|()| rename_new(&part, path));
+    if written.is_err() {
+        // What is left of it is of no use, and it may be half a key.
+        let _ = fs::remove_file(&part);
+    }
+    match written.and_then(|()| sync_folder(path)) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(Error::Exists { path: path.display().to_string() })
+        }
+        Err(error) => Err(file(path, &error)),
+    }
+}
+
+fn fill_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut open = options.open(path)?;
+    open.write_all(bytes)?;
+    open.sync_all()
 }
 
 /// `.NAME.tintype-part` beside the destination; a name too long for that is replaced by its hash.
@@ -364,6 +428,18 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Why the part file of `path` cannot be made, about the path that the user knows.
+fn cannot_make(path: &Path, part: &Path, error: &io::Error) -> Error {
+    match (error.kind(), path.parent()) {
+        (io::ErrorKind::NotFound, Some(folder)) if !folder.exists() => {
+            refused(path, format!("there is no folder {}", folder.display()))
+        }
+        // What is in the way is not at the path itself.
+        (io::ErrorKind::Other, _) => refused(path, format!("{}: {error}", part.display())),
+        _ => file(path, error),
+    }
+}
+
 fn file(path: &Path, error: &io::Error) -> Error {
     refused(path, error.to_string())
 }
@@ -374,9 +450,35 @@ fn refused(path: &Path, reason: impl Into<String>) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Read;
 
     use super::*;
+
+    #[test]
+    fn two_objects_never_go_to_one_path() {
+        let dir = temporary();
+        let folder = Destination::plan(Some(dir.path()), true, false).expect("a folder");
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        folder.keep_apart(&names(&["a/x.png", "b/y.png", "z.png"])).expect("apart");
+        for two in [&["a/x.png", "b/x.png"][..], &["x.png", "b/x.png"], &["x.png", "y.png", "x.png"]] {
+            let error = folder.keep_apart(&names(two)).expect_err("one path");
+            assert!(matches!(&error, Error::Usage(words) if words.contains("x.png")), "{error}");
+            Destination::Stdout.keep_apart(&names(two)).expect("one after the other");
+        }
+    }
+
+    #[test]
+    fn a_new_private_file_is_whole_and_replaces_nothing() {
+        let dir = temporary();
+        let path = dir.path().join("anna.key");
+        write_new_private(&path, b"secret").expect("written");
+        assert_eq!(fs::read(&path).expect("read"), b"secret");
+        assert!(matches!(write_new_private(&path, b"other"), Err(Error::Exists { .. })));
+        assert_eq!(fs::read(&path).expect("read"), b"secret");
+        let nowhere = dir.path().join("no/folder/anna.key");
+        assert!(matches!(write_new_private(&nowhere, b"x"), Err(Error::File { .. })));
+        assert_eq!(files_in(dir.path()), ["anna.key"]);
+    }
 
     fn temporary() -> tempfile::TempDir {
         tempfile::tempdir().expect("a temporary folder")
@@ -553,6 +655,21 @@ mod tests {
         part.keep(0).expect("cut");
         part.file().write_all(b"other").expect("written");
         assert_eq!(fs::read(&path).expect("read"), b"finished");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_by_the_name_that_the_user_gave() {
+        let dir = temporary();
+        let path = dir.path().join("none/x.png");
+        let said = PartFile::open(&path).expect_err("no folder").to_string();
+        assert!(said.contains("none/x.png: there is no folder") && !said.contains("part"), "{said}");
+        fs::write(dir.path().join("file"), "x").expect("written");
+        let said = PartFile::open(&dir.path().join("file/x.png")).expect_err("no folder").to_string();
+        assert!(said.contains("file/x.png: ") && !said.contains("part"), "{said}");
+        // Only what is in the way of the part file itself has its name.
+        fs::create_dir(dir.path().join(".y.png.tintype-part")).expect("made");
+        let said = PartFile::open(&dir.path().join("y.png")).expect_err("a folder").to_string();
+        assert!(said.contains("y.png: ") && said.contains(".y.png.tintype-part: it is no regular"), "{said}");
     }
 
     #[test]

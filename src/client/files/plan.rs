@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::destination::is_part_name;
 use crate::{
     client::{Error, types::Source},
     model::{
@@ -171,6 +172,10 @@ impl Walk<'_> {
                 self.refuse(&path, NOT_UTF8, RENAME)?;
                 continue;
             };
+            if is_part_name(own_name) {
+                tracing::debug!("{}: passed over, a get has not finished it", path.display());
+                continue;
+            }
             let name = format!("{name}/{own_name}");
             match (entry.file_type(), fs::metadata(&path)) {
                 (Ok(kind), _) if kind.is_dir() => self.folder(&path, &name, depth + 1)?,
@@ -274,6 +279,14 @@ mod tests {
         let plan = plan(&Arguments { recursive: true, ..of(&dir, &["trip", "a.png"]) }).expect("good");
         assert_eq!(names(&plan), ["trip/b/d.png", "trip/c.png", "a.png"]);
         assert_eq!((plan.refused.len(), plan.items[0].bytes), (0, Some(5)));
+    }
+
+    #[test]
+    fn what_a_get_has_not_finished_is_no_picture() {
+        let dir = folder_with(&["trip/.c.png.tintype-part", "trip/c.png", "trip/x.tintype-part"]);
+        let plan = plan(&Arguments { recursive: true, ..of(&dir, &["trip"]) }).expect("good");
+        assert_eq!(names(&plan), ["trip/c.png", "trip/x.tintype-part"]);
+        assert!(plan.refused.is_empty(), "{:?}", plan.refused);
     }
 
     #[test]

@@ -9,8 +9,14 @@ use std::{
     sync::Arc,
 };
 
-use super::{structure::ReadSeek, thumbnail};
-use crate::client::{Error, types::Source};
+use super::{
+    structure::{Format, ReadSeek},
+    thumbnail,
+};
+use crate::{
+    client::{Error, types::Source},
+    model::limits,
+};
 
 /// Opens it for one reading from start to end. Standard input is taken as it comes, once.
 ///
@@ -51,12 +57,56 @@ pub fn describe(source: &Source) -> String {
     }
 }
 
-/// The bytes of a small picture of it; none if it is no picture that decodes, or has gone by.
-pub fn thumbnail(source: &Source) -> Option<Vec<u8>> {
+/// What is kept of an input that goes by once, as long as it may be a picture with a thumbnail. Bounded by
+/// [`limits::INPUT_KEPT_BYTES_MAX`]: of a longer one nothing is kept.
+#[derive(Debug, Default)]
+pub struct Kept {
+    bytes: Vec<u8>,
+    state: Keeping,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Keeping {
+    /// It can be read again, or is of no use.
+    #[default]
+    Nothing,
+    /// Nothing has come so far.
+    Waiting,
+    Picture,
+}
+
+impl Kept {
+    /// Nothing so far, and nothing ever of what can be read again.
+    pub fn of(source: &Source) -> Self {
+        let state = if matches!(source, Source::Stdin) { Keeping::Waiting } else { Keeping::Nothing };
+        Self { bytes: Vec::new(), state }
+    }
+
+    /// Takes note of the next bytes.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.state == Keeping::Waiting {
+            self.state = if Format::of(bytes).is_some() { Keeping::Picture } else { Keeping::Nothing };
+        }
+        if self.bytes.len() + bytes.len() > limits::INPUT_KEPT_BYTES_MAX {
+            *self = Self::default();
+        }
+        if self.state == Keeping::Picture {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// All that came, if it was kept.
+    pub fn whole(&self) -> Option<&[u8]> {
+        (self.state == Keeping::Picture).then_some(&self.bytes)
+    }
+}
+
+/// The bytes of a small picture of it; none if it is no picture that decodes, or has gone by unkept.
+pub fn thumbnail(source: &Source, kept: &Kept) -> Option<Vec<u8>> {
     let made = match source {
         Source::Path(path) => thumbnail::of_file(path),
         Source::Memory(bytes) => thumbnail::of_bytes(bytes),
-        Source::Stdin => return None,
+        Source::Stdin => thumbnail::of_bytes(kept.whole()?),
     };
     match made {
         Ok(thumbnail) => Some(thumbnail.bytes),
@@ -96,7 +146,7 @@ mod tests {
             let mut end = String::new();
             again.read_to_string(&mut end).expect("is read");
             assert_eq!(end, "bytes");
-            assert_eq!(thumbnail(&source), None);
+            assert_eq!(thumbnail(&source, &Kept::of(&source)), None);
         }
         assert_eq!(describe(&Source::Path(path.clone())), path.display().to_string());
     }
@@ -112,6 +162,27 @@ mod tests {
     #[test]
     fn standard_input_is_of_unknown_length_and_goes_by_once() {
         assert!(length(&Source::Stdin).is_none() && reopen(&Source::Stdin).is_none());
-        assert!(thumbnail(&Source::Stdin).is_none());
+        assert!(thumbnail(&Source::Stdin, &Kept::of(&Source::Stdin)).is_none());
+    }
+
+    #[test]
+    fn only_a_picture_that_goes_by_is_kept_and_only_a_bounded_one() {
+        let head = b"\x89PNG\r\n\x1a\n";
+        let mut kept = Kept::of(&Source::Stdin);
+        assert_eq!(kept.whole(), None);
+        kept.push(head);
+        kept.push(b"more");
+        assert_eq!(kept.whole(), Some(&[&head[..], b"more"].concat()[..]));
+        kept.push(&vec![0; limits::INPUT_KEPT_BYTES_MAX - head.len() - 4]);
+        assert_eq!(kept.whole().map(<[u8]>::len), Some(limits::INPUT_KEPT_BYTES_MAX));
+        kept.push(b"x");
+        kept.push(head);
+        assert_eq!((kept.whole(), kept.bytes.capacity()), (None, 0));
+        let mut words = Kept::of(&Source::Stdin);
+        words.push(b"only words");
+        words.push(head);
+        let mut file = Kept::of(&Source::Path(PathBuf::from("a.png")));
+        file.push(head);
+        assert!(words.whole().is_none() && file.whole().is_none());
     }
 }

@@ -26,7 +26,7 @@ fn quarantined(root: &Path) -> usize {
 /// Puts bytes into the record file that do not fit their id, as rot would.
 async fn rot_small(disk: &Disk, id: BodyId) {
     let mut batch = crate::disk::WriteBatch::new();
-    batch.push(crate::disk::records::Op::Body { id, bytes: b"rot".to_vec(), unix_ms: 1 });
+    batch.push(crate::disk::records::Op::Rot { id, bytes: b"rot".to_vec() });
     disk.write(batch).await.unwrap();
 }
 
@@ -124,6 +124,77 @@ fn a_bad_copy_is_never_returned_and_a_good_one_replaces_it() {
     });
 }
 
+/// What may lie in a chunk's place and is no file: a folder with something in it, a link, a pipe.
+#[cfg(unix)]
+fn lay_no_file(path: &Path, kind: usize) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    match kind {
+        0 => fs::create_dir_all(path.join("inside")).unwrap(),
+        1 => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        2 => std::os::unix::fs::symlink("nothing there", path).unwrap(),
+        _ => assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_in_a_chunks_place_is_a_bad_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = opened(dir.path());
+    until("the count ends", || disk.used_bytes().is_some());
+    let (id, bytes) = body(1, LARGE);
+    let path = file_of(dir.path(), id);
+    let mut aside = 0;
+    on_runtime(async {
+        for kind in 0..4 {
+            for way in 0..3 {
+                lay_no_file(&path, kind);
+                aside += 1;
+                assert!(!disk.has_body(id).await.unwrap(), "kind {kind}");
+                let expected = match way {
+                    0 => {
+                        let read = disk.get_body(id).await;
+                        assert!(matches!(read, Err(DiskError::Corrupt { .. })), "kind {kind}: {read:?}");
+                        assert_eq!(disk.get_body(id).await.unwrap(), None);
+                        PutOutcome::Written
+                    }
+                    1 => {
+                        assert_eq!(disk.check_body(id).await.unwrap(), BodyCheck::Corrupt);
+                        assert_eq!(disk.check_body(id).await.unwrap(), BodyCheck::Missing);
+                        PutOutcome::Written
+                    }
+                    _ => PutOutcome::Mended,
+                };
+                assert_eq!(disk.put_body(id, bytes.clone()).await.unwrap(), expected);
+                assert_eq!(disk.get_body(id).await.unwrap().as_ref(), Some(&bytes));
+                assert_eq!((quarantined(dir.path()), disk.corrupt_found()), (aside, aside as u64));
+                fs::remove_file(&path).unwrap();
+            }
+        }
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn folders_in_the_quarantine_do_not_make_it_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = opened(dir.path());
+    on_runtime(async {
+        for seed in 0..limits::QUARANTINE_MAX as u64 + 9 {
+            let path = file_of(dir.path(), body(seed, LARGE).0);
+            match seed {
+                // Somebody's: these stay, and others make room.
+                0..3 => lay_no_file(&path, 0),
+                _ => fs::create_dir_all(&path).unwrap(),
+            }
+            assert_eq!(disk.check_body(body(seed, LARGE).0).await.unwrap(), BodyCheck::Corrupt);
+        }
+    });
+    assert_eq!(quarantined(dir.path()), limits::QUARANTINE_MAX);
+    let kept = fs::read_dir(dir.path().join("data/quarantine")).unwrap().flatten();
+    assert_eq!(kept.filter(|entry| entry.path().join("inside").exists()).count(), 3);
+}
+
 #[test]
 fn a_bad_small_body_is_replaced_too() {
     let dir = tempfile::tempdir().unwrap();
@@ -207,6 +278,26 @@ fn the_capacity_counts_all_bodies() {
         }
     });
     assert_eq!(disk.used_bytes(), Some(capacity));
+}
+
+#[test]
+fn those_that_come_at_once_do_not_share_the_last_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::at(dir.path());
+    home.create().unwrap();
+    let capacity_bytes = Some(5 * LARGE as u64);
+    let (disk, _) = Disk::open(&home, DiskOptions { capacity_bytes, ..options() }).unwrap();
+    until("the count ends", || disk.used_bytes().is_some());
+    let stored = on_runtime(async {
+        let puts = (0..40).map(|seed| {
+            // Files and records together.
+            let (id, bytes) = body(seed, if seed % 2 == 0 { LARGE } else { LARGE - 1 });
+            disk.put_body(id, bytes)
+        });
+        futures::future::join_all(puts).await.iter().filter(|put| put.is_ok()).count()
+    });
+    assert!(stored <= 5, "{stored} were stored");
+    assert!(disk.used_bytes() <= capacity_bytes, "{:?}", disk.used_bytes());
 }
 
 #[test]

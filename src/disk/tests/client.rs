@@ -7,10 +7,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     disk::ClientState,
-    model::{FoundingId, ObjectId, limits},
+    model::{FoundingId, ObjectId, OwnerKey, limits},
 };
 
 const CLUSTER: FoundingId = FoundingId([1; 16]);
+const ANNA: OwnerKey = OwnerKey([7; 32]);
+const BERT: OwnerKey = OwnerKey([8; 32]);
 
 fn object(n: u32) -> ObjectId {
     let mut id = [0; 32];
@@ -25,15 +27,37 @@ fn the_highest_version_is_remembered_per_cluster() {
     let mut state = ClientState::open(&home).unwrap();
     let mut beside = ClientState::open(&home).unwrap();
     assert_eq!(state.highest(CLUSTER, object(1)).unwrap(), None);
-    state.saw(CLUSTER, &[(object(1), 3), (object(2), 1), (object(1), 2)]).unwrap();
-    beside.saw(CLUSTER, &[(object(1), 2), (object(2), 5)]).unwrap();
-    state.saw(FoundingId([2; 16]), &[(object(1), 9)]).unwrap();
+    state.saw(CLUSTER, ANNA, &[(object(1), 3), (object(2), 1), (object(1), 2)]).unwrap();
+    beside.saw(CLUSTER, ANNA, &[(object(1), 2), (object(2), 5)]).unwrap();
+    state.saw(FoundingId([2; 16]), ANNA, &[(object(1), 9)]).unwrap();
     for known in [&mut state, &mut beside, &mut ClientState::open(&home).unwrap()] {
         assert_eq!(known.highest(CLUSTER, object(1)).unwrap(), Some(3));
         assert_eq!(known.highest(CLUSTER, object(2)).unwrap(), Some(5));
         assert_eq!(known.highest(FoundingId([2; 16]), object(1)).unwrap(), Some(9));
     }
     assert!(!home.data_dir().exists());
+}
+
+#[test]
+fn whose_objects_were_seen_is_remembered_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::at(dir.path());
+    let mut state = ClientState::open(&home).unwrap();
+    state.saw(CLUSTER, ANNA, &[(object(1), 3), (object(2), 1)]).unwrap();
+    state.saw(CLUSTER, BERT, &[(object(3), 9)]).unwrap();
+    state.saw(FoundingId([2; 16]), ANNA, &[(object(4), 9)]).unwrap();
+    state.saw(CLUSTER, ANNA, &[(object(2), 5)]).unwrap();
+    // Once more from a log that was written anew.
+    let raised: Vec<_> = (10..=limits::CLIENT_LOG_SPARE_LINES as u64 + 20).map(|v| (object(3), v)).collect();
+    for _ in 0..2 {
+        for known in [&mut state, &mut ClientState::open(&home).unwrap()] {
+            let of_anna = known.all_of(CLUSTER, ANNA).unwrap();
+            assert_eq!(of_anna, [(object(1), 3), (object(2), 5)].into());
+            assert_eq!(known.all_of(CLUSTER, BERT).unwrap().into_keys().collect::<Vec<_>>(), [object(3)]);
+            assert_eq!(known.all_of(FoundingId([3; 16]), ANNA).unwrap(), [].into());
+        }
+        state.saw(CLUSTER, BERT, &raised).unwrap();
+    }
 }
 
 #[test]
@@ -62,7 +86,7 @@ fn many_clients_at_once_lose_nothing() {
                 let mut state = ClientState::open(home).unwrap();
                 for n in 0..20u32 {
                     state
-                        .saw(CLUSTER, &[(object(thread), u64::from(n) + 1), (object(99), u64::from(n))])
+                        .saw(CLUSTER, ANNA, &[(object(thread), u64::from(n) + 1), (object(99), u64::from(n))])
                         .unwrap();
                 }
             });
@@ -81,9 +105,9 @@ fn a_log_that_grows_is_written_anew_and_keeps_what_counts() {
     let home = Home::at(dir.path());
     let mut state = ClientState::open(&home).unwrap();
     let mut beside = ClientState::open(&home).unwrap();
-    beside.saw(CLUSTER, &[(object(0), 7)]).unwrap();
+    beside.saw(CLUSTER, ANNA, &[(object(0), 7)]).unwrap();
     let versions: Vec<_> = (1..=limits::CLIENT_LOG_SPARE_LINES as u64 + 10).map(|v| (object(1), v)).collect();
-    state.saw(CLUSTER, &versions).unwrap();
+    state.saw(CLUSTER, ANNA, &versions).unwrap();
     let len = fs::metadata(home.client_log_path()).unwrap().len();
     assert!(len < 1000, "{len} bytes for two objects");
     for known in [&mut state, &mut beside] {
@@ -98,8 +122,8 @@ fn the_objects_remembered_are_bounded_and_the_oldest_goes() {
     let mut state = ClientState::open(&Home::at(dir.path())).unwrap();
     let most = limits::CLIENT_SEEN_MAX as u32;
     let all: Vec<_> = (0..most).map(|n| (object(n), 1)).collect();
-    state.saw(CLUSTER, &all).unwrap();
-    state.saw(CLUSTER, &[(object(0), 2), (object(most), 1)]).unwrap();
+    state.saw(CLUSTER, ANNA, &all).unwrap();
+    state.saw(CLUSTER, ANNA, &[(object(0), 2), (object(most), 1)]).unwrap();
     let mut state = ClientState::open(&Home::at(dir.path())).unwrap();
     assert_eq!(state.highest(CLUSTER, object(0)).unwrap(), Some(2));
     assert_eq!(state.highest(CLUSTER, object(1)).unwrap(), None);
@@ -111,10 +135,10 @@ fn a_torn_line_costs_only_itself() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::at(dir.path());
     let mut state = ClientState::open(&home).unwrap();
-    state.saw(CLUSTER, &[(object(1), 3)]).unwrap();
+    state.saw(CLUSTER, ANNA, &[(object(1), 3)]).unwrap();
     let mut log = fs::OpenOptions::new().append(true).open(home.client_log_path()).unwrap();
     log.write_all(b"seen 0101010101").unwrap();
-    state.saw(CLUSTER, &[(object(2), 4)]).unwrap();
+    state.saw(CLUSTER, ANNA, &[(object(2), 4)]).unwrap();
     for known in [&mut state, &mut ClientState::open(&home).unwrap()] {
         assert_eq!(known.highest(CLUSTER, object(1)).unwrap(), Some(3));
         assert_eq!(known.highest(CLUSTER, object(2)).unwrap(), Some(4));
@@ -153,7 +177,7 @@ proptest! {
     ) {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
-        ClientState::open(&home).unwrap().saw(CLUSTER, &[(object(1), 3)]).unwrap();
+        ClientState::open(&home).unwrap().saw(CLUSTER, ANNA, &[(object(1), 3)]).unwrap();
         let mut log = fs::read(home.client_log_path()).unwrap();
         let at = at.index(log.len());
         log.splice(at..(at + junk.len() / 2).min(log.len()), junk);
@@ -161,7 +185,7 @@ proptest! {
         fs::write(home.client_log_path(), log).unwrap();
         let mut state = ClientState::open(&home).unwrap();
         prop_assert!(state.highest(CLUSTER, object(1)).unwrap().is_none_or(|version| version == 3));
-        state.saw(CLUSTER, &[(object(2), 4)]).unwrap();
+        state.saw(CLUSTER, ANNA, &[(object(2), 4)]).unwrap();
         prop_assert_eq!(ClientState::open(&home).unwrap().highest(CLUSTER, object(2)).unwrap(), Some(4));
     }
 }

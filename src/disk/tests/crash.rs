@@ -55,7 +55,7 @@ fn workload(root: &Path, ack: &mut dyn FnMut(String)) -> Result<(), DiskError> {
     ack("rolled back".into());
     let mut client = ClientState::open(&home)?;
     for version in 1..=3 {
-        client.saw(CLUSTER, &[(object(1), version)])?;
+        client.saw(CLUSTER, OwnerKey([1; 32]), &[(object(1), version)])?;
         ack(format!("saw {version}"));
     }
     client.remember_address("/ip4/10.0.0.1")?;
@@ -74,7 +74,7 @@ async fn store(disk: &Disk, home: &Home, ack: &mut dyn FnMut(String)) -> Result<
     let mut founding = WriteBatch::new();
     let mark = BootMark { boot: 1, process: ProcessId::ZERO };
     founding.meta(MetaKey::FoundingVote, Some(vec![1])).meta(MetaKey::Founding, Some(vec![2]));
-    founding.seen(PeerId::random(), Seen { mark, incarnation: Incarnation::ZERO });
+    founding.seen(PeerId::random(), Seen { mark, promises: 1, incarnation: Incarnation::ZERO });
     disk.write(founding).await?;
     ack("founding".into());
     for seed in 0..6 {
@@ -109,6 +109,9 @@ fn verify(root: &Path, acks: &[&str]) {
     let _ = home.node_addr().expect("whole or not there");
     let options = DiskOptions { machine: Some("desk".into()), moved: true, ..options() };
     home.create().unwrap();
+    // As every start does it: what was not made before the death is made now.
+    home.node_key_or_new().unwrap();
+    home.create_cluster_key("tintype-cluster-1:x").unwrap();
     let (disk, boot) = Disk::open(&home, options).unwrap();
     for ack in acks.iter().filter_map(|ack| ack.strip_prefix("boot ")) {
         let (number, incarnation) = ack.split_once(' ').unwrap();
@@ -133,8 +136,8 @@ fn check_home(home: &Home, acks: &[&str]) {
 
 async fn check_disk(disk: &Disk, acks: &[&str]) {
     for n in 1..=3u8 {
-        let one = disk.acceptor(object(n)).await.unwrap();
-        let other = disk.acceptor(object(n + 100)).await.unwrap();
+        let one = disk.acceptors_now(&[object(n)]).unwrap().remove(0);
+        let other = disk.acceptors_now(&[object(n + 100)]).unwrap().remove(0);
         assert_eq!(one, other, "half a batch");
         assert!(one.is_none() || one == Some(vec![n; 50]));
         assert!(one.is_some() || !acks.contains(&format!("record {n}").as_str()), "record {n} is gone");

@@ -75,7 +75,7 @@ fn the_last_write_of_many_wins_and_big_queues_take_several_commits() {
     drop(release);
     on_runtime(async {
         disk.write(WriteBatch::new()).await.unwrap();
-        let last = disk.acceptor(object(1, 1)).await.unwrap().unwrap();
+        let last = disk.acceptors_now(&[object(1, 1)]).unwrap().remove(0).unwrap();
         assert_eq!(last, (count as u64 - 1).to_le_bytes());
     });
     assert_eq!(disk.commits() - before, 4);
@@ -179,7 +179,7 @@ fn everything_is_there_after_a_stop_and_nothing_is_taken_after_it() {
     let disk = opened(dir.path());
     let (peer, other) = (PeerId::random(), PeerId::random());
     let mark = |boot| BootMark { boot, process: ProcessId([boot as u8; 16]) };
-    let seen = |boot| Seen { mark: mark(boot), incarnation: Incarnation([1; 16]) };
+    let seen = |boot| Seen { mark: mark(boot), promises: 7, incarnation: Incarnation([1; 16]) };
     let mut batch = WriteBatch::new();
     batch.meta(MetaKey::Founding, Some(vec![1, 2])).meta(MetaKey::FoundingVote, Some(vec![3]));
     batch.seen(peer, seen(1)).seen(other, seen(2)).seen(peer, seen(3));
@@ -254,7 +254,7 @@ fn a_failed_fsync_acknowledges_nothing_ever_again() {
     assert!(watch.borrow().as_ref().is_some_and(DiskError::is_fatal));
     fails.store(false, Ordering::SeqCst);
     assert!(write(3).unwrap_err().is_fatal(), "the disk may be well again, but nobody knows what is on it");
-    assert!(records.acceptor(&object(1, 1)).unwrap_err().is_fatal());
+    assert!(records.acceptors(&[object(1, 1)]).unwrap_err().is_fatal());
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn a_flipped_bit_in_a_record_is_an_error_and_never_another_promise() {
     copies.iter().for_each(|at| file[at + 77] ^= 4);
     std::fs::write(&path, file).unwrap();
     let disk = opened(dir.path());
-    assert!(on_runtime(disk.acceptor(object(1, 1))).unwrap_err().is_fatal());
+    assert!(disk.acceptors_now(&[object(1, 1)]).unwrap_err().is_fatal());
     assert!(disk.failure().borrow().is_some(), "the node must stop");
 }
 
@@ -292,7 +292,7 @@ fn no_room_for_records_is_told_before_anything_is_written() {
     let (tell, told) = mpsc::channel();
     writer.submit(record(1, 1), move |result| tell.send(result).unwrap()).unwrap();
     assert!(told.recv().unwrap().unwrap_err().is_full());
-    assert_eq!(records.acceptor(&object(1, 1)).unwrap(), None);
+    assert_eq!(records.acceptors(&[object(1, 1)]).unwrap(), [None]);
     fault.check().unwrap();
     space.pretend_free(1 << 40);
     let (tell, told) = mpsc::channel();

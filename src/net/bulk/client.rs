@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -15,15 +15,14 @@ use std::{
 
 use futures::{
     AsyncReadExt,
-    future::{self, Either},
     io::{ReadHalf, WriteHalf},
 };
 use libp2p::{PeerId, Stream};
 use tokio::{
     runtime,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::AbortHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -71,6 +70,10 @@ struct Line {
 struct Flow {
     /// Counts every piece: while it grows, there is progress.
     moved: AtomicU64,
+    /// Bytes of bodies that came in, counted piece by piece.
+    coming: AtomicU64,
+    /// Told when a caller gave up before its answer.
+    abandoned: Notify,
     /// Calls that are not answered yet.
     calls: AtomicUsize,
     sent: Counter,
@@ -80,6 +83,31 @@ struct Flow {
 impl Flow {
     fn mark(&self) {
         self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a get gets on, for whoever decides when to ask somebody else too. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<OnceLock<Begun>>);
+
+#[derive(Debug)]
+struct Begun {
+    flow: Arc<Flow>,
+    before: u64,
+}
+
+impl Progress {
+    /// Bytes of bodies that came in on the stream of this get since it began: its own, or of those that it
+    /// waits behind. That the other side says "working" is not among them. Costs two loads.
+    pub fn bytes(&self) -> u64 {
+        let came = |begun: &Begun| begun.flow.coming.load(Ordering::Relaxed) - begun.before;
+        self.0.get().map_or(0, came)
+    }
+
+    fn begin(&self, flow: &Arc<Flow>) {
+        let before = flow.coming.load(Ordering::Relaxed);
+        // One that was used for another get before stays with that one.
+        let _ = self.0.set(Begun { flow: Arc::clone(flow), before });
     }
 }
 
@@ -180,7 +208,8 @@ impl BulkClient {
             durable: put.durable,
             first_hop: put.first_hop,
         };
-        match self.call(request, put.body, patience).await? {
+        let line = self.pool.line(self.peer);
+        match call(&line, request, put.body, patience).await? {
             Answer::Reply(BulkReply::Stored { holders }) => Ok(Receipt { holders }),
             Answer::Reply(other) => Err(refusal(other)),
             Answer::Body(_) => Err(BulkError::Malformed("a body where a receipt belongs".into())),
@@ -192,7 +221,23 @@ impl BulkClient {
     /// # Errors
     /// [`BulkError`].
     pub async fn get(&self, id: BodyId, patience: Duration) -> Result<Vec<u8>, BulkError> {
-        match self.call(BulkRequest::Get { id }, Arc::default(), patience).await? {
+        self.get_watched(id, patience, &Progress::default()).await
+    }
+
+    /// As [`BulkClient::get`], and `progress`, a fresh one, says meanwhile whether it gets on. Dropping the
+    /// future gives the get up and hurts no other: what is on its way is read and thrown away.
+    ///
+    /// # Errors
+    /// [`BulkError`].
+    pub async fn get_watched(
+        &self,
+        id: BodyId,
+        patience: Duration,
+        progress: &Progress,
+    ) -> Result<Vec<u8>, BulkError> {
+        let line = self.pool.line(self.peer);
+        progress.begin(&line.flow);
+        match call(&line, BulkRequest::Get { id }, Arc::default(), patience).await? {
             Answer::Body(body) => Ok(body),
             Answer::Reply(other) => Err(refusal(other)),
         }
@@ -205,37 +250,52 @@ impl BulkClient {
         lines.fold((0, 0), |(s, r), line| (s + line.flow.sent.get(), r + line.flow.received.get()))
     }
 
-    async fn call(
-        &self,
-        request: BulkRequest,
-        body: Arc<Vec<u8>>,
-        patience: Duration,
-    ) -> Result<Answer, BulkError> {
-        let line = self.pool.line(self.peer);
-        line.flow.calls.fetch_add(1, Ordering::Relaxed);
-        let _counted = Counted(&line.flow);
-        let (reply, answer) = oneshot::channel();
-        let asking = async {
-            line.jobs.send(Job { request, body, reply }).await.map_err(|_| BulkError::Closed)?;
-            answer.await.map_err(|_| BulkError::Closed)?
-        };
-        match timeout(limits::BULK_CALL_TIMEOUT.into(), watched(asking, &line.flow.moved, patience)).await {
-            Ok(Some(result)) => result,
-            Ok(None) => {
-                // Nothing moved for anybody on this stream: nobody else should wait for it either.
-                line.task.abort();
-                Err(BulkError::NoProgress(patience))
-            }
-            Err(_) => Err(BulkError::NoProgress(limits::BULK_CALL_TIMEOUT.into())),
-        }
+    /// Streams to this peer that are open or being opened.
+    #[cfg(test)]
+    pub(in crate::net) fn streams(&self) -> usize {
+        let peers = self.pool.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.get(&self.peer).into_iter().flatten().filter(|line| !line.jobs.is_closed()).count()
     }
 }
 
-struct Counted<'a>(&'a Flow);
+async fn call(
+    line: &Line,
+    request: BulkRequest,
+    body: Arc<Vec<u8>>,
+    patience: Duration,
+) -> Result<Answer, BulkError> {
+    line.flow.calls.fetch_add(1, Ordering::Relaxed);
+    let mut counted = Counted { flow: &line.flow, ended: false };
+    let (reply, answer) = oneshot::channel();
+    let asking = async {
+        line.jobs.send(Job { request, body, reply }).await.map_err(|_| BulkError::Closed)?;
+        answer.await.map_err(|_| BulkError::Closed)?
+    };
+    let called = timeout(limits::BULK_CALL_TIMEOUT.into(), watched(asking, &line.flow.moved, patience)).await;
+    counted.ended = true;
+    match called {
+        Ok(Some(result)) => result,
+        Ok(None) => {
+            // Nothing moved for anybody on this stream: nobody else should wait for it either.
+            line.task.abort();
+            Err(BulkError::NoProgress(patience))
+        }
+        Err(_) => Err(BulkError::NoProgress(limits::BULK_CALL_TIMEOUT.into())),
+    }
+}
+
+/// A call in hand. Dropped before its end, it leaves a question on the stream that nobody watches.
+struct Counted<'a> {
+    flow: &'a Flow,
+    ended: bool,
+}
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        self.flow.calls.fetch_sub(1, Ordering::Relaxed);
+        if !self.ended {
+            self.flow.abandoned.notify_one();
+        }
     }
 }
 
@@ -287,13 +347,41 @@ async fn run_line(pool: BulkPool, peer: PeerId, mut jobs: mpsc::Receiver<Job>, f
     let pending = PendingCalls::default();
     let writing = std::pin::pin!(write_jobs(to_peer, &mut jobs, &pending, &flow, &pool.counters));
     let reading = std::pin::pin!(read_answers(from_peer, &pending, &flow, &pool.counters));
-    let (Either::Left((result, _)) | Either::Right((result, _))) = future::select(writing, reading).await;
+    let result = tokio::select! {
+        result = writing => result,
+        result = reading => result,
+        () = watch_abandoned(&pending, &flow) => {
+            tracing::debug!(%peer, "a bulk stream stands still and was given up");
+            return;
+        }
+    };
     if let Err(Fault::Malformed(what)) = result {
         pool.counters.bulk_malformed.bump();
         tracing::warn!(%peer, what, "a bulk stream was closed");
         let calls = std::mem::take(&mut *pending.lock().unwrap_or_else(PoisonError::into_inner));
         for call in calls.into_values() {
             let _ = call.reply.send(Err(BulkError::Malformed(what.into())));
+        }
+    }
+}
+
+/// Ends when nothing moves any more while an answer is owed that its caller no longer waits for: left open,
+/// such a stream would cost the next caller the same wait again.
+async fn watch_abandoned(pending: &PendingCalls, flow: &Flow) {
+    let patience = Duration::from(limits::NO_PROGRESS);
+    let is_owed = || {
+        let pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.values().any(|call| call.reply.is_closed())
+    };
+    loop {
+        flow.abandoned.notified().await;
+        let answered = async {
+            while is_owed() {
+                sleep(patience / QUIET_STEPS).await;
+            }
+        };
+        if watched(answered, &flow.moved, patience).await.is_none() {
+            return;
         }
     }
 }
@@ -373,7 +461,10 @@ async fn read_wanted(
         return Err(Fault::Malformed("body too long"));
     }
     let mut body = vec![0; len];
-    let moved = |_: usize| flow.mark();
+    let moved = |bytes: usize| {
+        flow.mark();
+        flow.coming.fetch_add(bytes as u64, Ordering::Relaxed);
+    };
     let hash = framing::read_body(from_peer, &mut body, limits::BULK_CALL_TIMEOUT.into(), moved).await;
     if matches!(hash, Err(Fault::Short)) {
         counters.bulk_short.bump();

@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 use libp2p::PeerId;
 use tokio::sync::oneshot;
 
-pub use client::{BulkClient, BulkPool};
+pub use client::{BulkClient, BulkPool, Progress};
 pub(super) use server::{Server, serve};
 pub use wire::{BulkReply, BulkRequest};
 

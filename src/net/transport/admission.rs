@@ -125,6 +125,7 @@ impl Admission {
             return Err(Error::RefusedBy(Refusal::from_code(verdict.into()).unwrap_or(Refusal::BadHello)));
         }
         judged.map_err(Error::Refusing)?;
+        self.gate.until_predecessor_left(&peer, &said.hello).await.map_err(Error::Refusing)?;
         end_of_stream(connection, recv).await?;
         let presence = self.gate.admit(peer, said.hello, addr.clone(), Side::Dialer);
         let presence = presence.map_err(Error::Refusing)?;
@@ -157,7 +158,10 @@ impl Admission {
             return Err(Error::Refusing(Refusal::WrongKey));
         }
 
-        let judged = self.gate.judge(&peer, &said.hello);
+        let judged = match self.gate.judge(&peer, &said.hello) {
+            Ok(()) => self.gate.until_predecessor_left(&peer, &said.hello).await,
+            refused => refused,
+        };
         let hello = self.gate.hello_to(&peer, Side::Listener).encode();
         let verdict = judged.err().map_or(ADMITTED, Refusal::code);
         let proof = key.listener_proof(&meeting, &Answer { verdict, hello: &hello });

@@ -8,11 +8,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use libp2p::{Multiaddr, PeerId};
 use serde_bytes::ByteBuf;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::refusal::Refusal;
 use crate::{
@@ -33,6 +34,8 @@ pub struct Me {
     pub kind: Kind,
     /// This start; boot 0 for a client.
     pub mark: BootMark,
+    /// How many promises our disk had made durable before this start; 0 for a client.
+    pub promises: u64,
     /// The incarnation of our disk; none for a client.
     pub incarnation: Option<Incarnation>,
     /// Our cluster's founding, once there is one.
@@ -94,7 +97,13 @@ pub enum GateEvent {
 
 /// Shared by the transport and the rooms above; clones are the same gate.
 #[derive(Clone)]
-pub struct Gate(Arc<Mutex<State>>);
+pub struct Gate(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// Rung when a connection of an admitted peer is gone.
+    left: Notify,
+}
 
 /// Counted as one connection of an admitted peer for as long as it lives.
 #[derive(Debug)]
@@ -177,7 +186,7 @@ impl Gate {
             rolled_back: false,
             events,
         };
-        (Self(Arc::new(Mutex::new(state))), receiver)
+        (Self(Arc::new(Shared { state: Mutex::new(state), left: Notify::new() })), receiver)
     }
 
     /// From now on our hello says that we belong to this founding.
@@ -198,11 +207,29 @@ impl Gate {
     /// Tells what is known durably of a member; a newer mark that the gate saw itself stays.
     pub fn set_known(&self, peer: PeerId, known: KnownPeer) {
         let mut state = self.lock();
-        let mark = match state.known.get(&peer) {
-            Some(old) if old.known.incarnation == known.incarnation => old.known.mark.max(known.mark),
-            _ => known.mark,
+        let newest = match state.known.get(&peer).map(|seen| seen.known) {
+            Some(old) if old.incarnation == known.incarnation => KnownPeer {
+                mark: old.mark.max(known.mark),
+                promises: old.promises.max(known.promises),
+                incarnation: known.incarnation,
+            },
+            _ => known,
         };
-        state.remember_seen(peer, KnownPeer { mark, ..known });
+        state.remember_seen(peer, newest);
+    }
+
+    /// A node that we know was heard to have made so many promises durable on this disk: no later start of it
+    /// may know of fewer. `boot` is the start that says so; none = the one that is connected. Of a start that
+    /// we have not met ourselves, but heard of through others, nothing is noted: what that one promised must
+    /// not be asked of the one before.
+    pub fn note_promises(&self, peer: &PeerId, incarnation: &Incarnation, boot: Option<u64>, promises: u64) {
+        let mut state = self.lock();
+        if let Some(seen) = state.known.get_mut(peer)
+            && seen.known.incarnation == *incarnation
+            && boot.is_none_or(|boot| boot == seen.known.mark.boot)
+        {
+            seen.known.promises = seen.known.promises.max(promises);
+        }
     }
 
     /// What is known of every node met or told; the caller keeps that of members durably.
@@ -262,6 +289,7 @@ impl Gate {
             kind: me.kind,
             known,
             mark: me.mark,
+            promises: me.promises,
             incarnation: me.incarnation,
             founding: me.founding,
             ..bare_hello(&me.name)
@@ -322,6 +350,27 @@ impl Gate {
         Ok(Presence { gate: self.clone(), peer })
     }
 
+    /// Waits until no other process with this peer's identity is connected: one that was killed is noticed
+    /// within the idle timeout, or as soon as its successor answers for it.
+    ///
+    /// # Errors
+    /// [`Refusal::StillConnected`] if one is still there after all that: then both live, and one is a copy.
+    pub(super) async fn until_predecessor_left(&self, peer: &PeerId, hello: &Hello) -> Result<(), Refusal> {
+        let left = async {
+            loop {
+                let changed = self.0.left.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if !self.lock().another_process_is_connected(peer, hello) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let patience = Duration::from(limits::PREDECESSOR_PATIENCE);
+        tokio::time::timeout(patience, left).await.map_err(|_| Refusal::StillConnected)
+    }
+
     /// Counts a refusal, logs it once, and tells.
     pub(super) fn note_refusal(
         &self,
@@ -348,7 +397,7 @@ impl Gate {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under this lock leaves counters at worst one off; refusing all peers would be worse.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -381,7 +430,16 @@ impl State {
     /// A start of this very home that a member saw and the home does not remember.
     fn start_we_forgot(&self, hello: &Hello) -> Option<BootMark> {
         let known = self.known_of_us(hello).filter(|known| Some(known.incarnation) == self.me.incarnation)?;
-        (!self.starts.may_contain(&known.mark)).then_some(known.mark)
+        let unknown_start = !self.starts.may_contain(&known.mark);
+        let of_earlier_start = known.mark.process != self.me.mark.process;
+        let forgotten_promise = of_earlier_start && known.promises > self.me.promises;
+        (unknown_start || forgotten_promise).then_some(known.mark)
+    }
+
+    fn another_process_is_connected(&self, peer: &PeerId, hello: &Hello) -> bool {
+        self.admitted.get(peer).is_some_and(|admitted| {
+            admitted.connections > 0 && admitted.hello.mark.process != hello.mark.process
+        })
     }
 
     /// What a member says of us. Only members count: a client's right does not reach as far as to stop us.
@@ -401,7 +459,9 @@ impl State {
         let same_disk = self.known.get(peer).map(|seen| seen.known).filter(|k| k.incarnation == incarnation);
         let Some(known) = same_disk else { return Ok(()) };
         let copy = hello.mark.boot == known.mark.boot && hello.mark.process != known.mark.process;
-        if copy || hello.mark.boot < known.mark.boot {
+        // A home that was copied while its node ran knows that node's start, but not all that it promised.
+        let forgetful = hello.mark.process != known.mark.process && hello.promises < known.promises;
+        if copy || forgetful || hello.mark.boot < known.mark.boot {
             return Err(Refusal::CopyOrOldBackup);
         }
         Ok(())
@@ -412,7 +472,9 @@ impl State {
         let (Kind::Member, Some(incarnation)) = (hello.kind, hello.incarnation) else {
             return false;
         };
-        let new = KnownPeer { mark: hello.mark, incarnation };
+        let same_disk = self.known.get(&peer).map(|seen| seen.known).filter(|k| k.incarnation == incarnation);
+        let promises = hello.promises.max(same_disk.map_or(0, |known| known.promises));
+        let new = KnownPeer { mark: hello.mark, promises, incarnation };
         let old = self.remember_seen(peer, new);
         old.is_some_and(|old| old.incarnation != new.incarnation || old.mark.boot < new.mark.boot)
     }
@@ -455,6 +517,7 @@ impl Drop for Presence {
         if let Some(admitted) = self.gate.lock().admitted.get_mut(&self.peer) {
             admitted.connections = admitted.connections.saturating_sub(1);
         }
+        self.gate.0.left.notify_waiters();
     }
 }
 
@@ -476,6 +539,7 @@ pub(super) fn bare_hello(name: &str) -> Hello {
         side: Side::Dialer,
         kind: Kind::Look,
         mark: BootMark { boot: 0, process: ProcessId::ZERO },
+        promises: 0,
         known: None,
         incarnation: None,
         founding: None,
@@ -505,6 +569,7 @@ mod tests {
             peer: someone(),
             kind: Kind::Member,
             mark: mark(5, 5),
+            promises: 50,
             incarnation: Some(Incarnation([1; 16])),
             founding: None,
             name: "desk".into(),
@@ -516,7 +581,7 @@ mod tests {
     /// A member that has seen this start of ours.
     fn member(at: BootMark, known: Option<BootMark>) -> Hello {
         let incarnation = Some(Incarnation([2; 16]));
-        let known = known.map(|mark| KnownPeer { mark, incarnation: Incarnation([1; 16]) });
+        let known = known.map(|mark| KnownPeer { mark, promises: 50, incarnation: Incarnation([1; 16]) });
         Hello { kind: Kind::Member, mark: at, known, incarnation, ..bare_hello("attic") }
     }
 
@@ -547,7 +612,7 @@ mod tests {
         assert_eq!(admit(&gate, peer, emptied).unwrap_err(), Refusal::OtherIncarnation);
         assert_eq!(
             gate.known_peers(),
-            [(peer, KnownPeer { mark: mark(4, 4), incarnation: Incarnation([2; 16]) })]
+            [(peer, KnownPeer { mark: mark(4, 4), promises: 0, incarnation: Incarnation([2; 16]) })]
         );
     }
 
@@ -563,7 +628,7 @@ mod tests {
         // Votes were given on that disk: of the same one, only newer starts.
         assert_eq!(admit(&gate, peer, on(3, mark(1, 9))).unwrap_err(), Refusal::CopyOrOldBackup);
         // A node that is not founded either may know us by a disk that is gone; it is not held against us.
-        let older = KnownPeer { mark: mark(9, 9), incarnation: Incarnation([8; 16]) };
+        let older = KnownPeer { mark: mark(9, 9), promises: 9, incarnation: Incarnation([8; 16]) };
         admit(&gate, someone(), Hello { known: Some(older), ..on(4, mark(1, 1)) }).unwrap();
         assert!(!gate.rolled_back());
 
@@ -586,7 +651,7 @@ mod tests {
         }
         assert_eq!(gate.known_peers().len(), limits::KNOWN_PEERS_MAX);
         let members = [(first, Incarnation([2; 16]))];
-        gate.set_known(first, KnownPeer { mark: mark(3, 3), incarnation: Incarnation([2; 16]) });
+        gate.set_known(first, KnownPeer { mark: mark(3, 3), promises: 0, incarnation: Incarnation([2; 16]) });
         gate.bind_members(members);
         for _ in 0..limits::KNOWN_PEERS_MAX + 10 {
             drop(admit(&gate, someone(), member(mark(1, 1), None)).unwrap());
@@ -619,9 +684,58 @@ mod tests {
     }
 
     #[test]
+    fn a_home_copied_while_its_node_ran_is_known_by_the_promises_that_it_lacks() {
+        let (gate, _events) = gate();
+        let (peer, disk) = (someone(), Incarnation([2; 16]));
+        let start = |boot: u64, promises| Hello { promises, ..member(mark(boot, boot as u8), None) };
+        drop(admit(&gate, peer, start(3, 10)).unwrap());
+        gate.note_promises(&peer, &disk, None, 25);
+        gate.note_promises(&peer, &Incarnation([9; 16]), None, 99);
+        gate.note_promises(&peer, &disk, Some(3), 20);
+        gate.note_promises(&peer, &disk, Some(4), 99);
+        drop(admit(&gate, peer, start(3, 10)).expect("the process that we heard it from comes again"));
+        assert_eq!(admit(&gate, peer, start(4, 24)).unwrap_err(), Refusal::CopyOrOldBackup);
+        drop(admit(&gate, peer, start(4, 25)).expect("it forgot nothing"));
+        assert_eq!(admit(&gate, peer, start(5, 24)).unwrap_err(), Refusal::CopyOrOldBackup);
+        let known = KnownPeer { mark: mark(4, 4), promises: 25, incarnation: disk };
+        assert_eq!(gate.known_peers(), [(peer, known)]);
+    }
+
+    #[test]
+    fn a_member_that_heard_of_more_promises_than_we_know_shows_that_we_were_put_back() {
+        let heard = |at: BootMark, promises| {
+            let known = KnownPeer { mark: at, promises, incarnation: Incarnation([1; 16]) };
+            Hello { known: Some(known), ..member(mark(1, 1), None) }
+        };
+        let (gate, _events) = gate();
+        drop(admit(&gate, someone(), heard(mark(4, 4), 50)).unwrap());
+        drop(admit(&gate, someone(), heard(mark(5, 5), 70)).expect("what this process did meanwhile"));
+        let put_back = heard(mark(4, 4), 51);
+        assert_eq!(admit(&gate, someone(), put_back).unwrap_err(), Refusal::RolledBack);
+        assert!(gate.rolled_back());
+    }
+
+    #[tokio::test]
+    async fn a_restarted_peer_waits_for_the_end_of_its_predecessor_and_a_copy_waits_in_vain() {
+        let (gate, _events) = gate();
+        let peer = someone();
+        let (first, second) = (member(mark(3, 3), None), member(mark(4, 4), None));
+        let presence = admit(&gate, peer, first.clone()).unwrap();
+        gate.until_predecessor_left(&peer, &first).await.expect("a second connection of the same process");
+        let refused = gate.until_predecessor_left(&peer, &second).await;
+        assert_eq!(refused, Err(Refusal::StillConnected));
+        let leaves = async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            drop(presence);
+        };
+        let (waited, ()) = tokio::join!(gate.until_predecessor_left(&peer, &second), leaves);
+        assert_eq!(waited, Ok(()));
+    }
+
+    #[test]
     fn an_emptied_home_is_not_taken_for_one_that_was_put_back() {
         let (gate, _events) = gate();
-        let known = KnownPeer { mark: mark(70, 7), incarnation: Incarnation([8; 16]) };
+        let known = KnownPeer { mark: mark(70, 7), promises: 9, incarnation: Incarnation([8; 16]) };
         let founding = Some(FoundingId([7; 16]));
         let hello = Hello { known: Some(known), founding, ..member(mark(1, 1), None) };
         assert_eq!(admit(&gate, someone(), hello).unwrap_err(), Refusal::Emptied);

@@ -156,6 +156,7 @@ impl Transport for Quic {
             addr,
             admission: self.admission.clone(),
             handle: self.handle.clone(),
+            met: None,
         };
         Ok(dial.run().boxed())
     }
@@ -180,6 +181,8 @@ struct Dial {
     addr: Multiaddr,
     admission: Admission,
     handle: Handle,
+    /// Who answered, once TLS has proved it.
+    met: Option<PeerId>,
 }
 
 impl Dial {
@@ -191,7 +194,7 @@ impl Dial {
             match &result {
                 Err(Error::RefusedBy(Refusal::Busy)) if tries_left > 0 => {}
                 Err(error) => {
-                    self.admission.note(None, self.to, &self.addr, error);
+                    self.admission.note(self.met, self.to, &self.addr, error);
                     return result;
                 }
                 Ok(_) => return result,
@@ -213,6 +216,7 @@ impl Dial {
         }
         let connection = handshake(connecting).await?;
         let peer = tls::peer_of(&connection)?;
+        self.met = Some(peer);
         let presence = self.admission.offer(&connection, peer, &self.addr).await?;
         endpoint::widen(&connection);
         Ok((peer, Muxer::new(connection, self.handle.clone(), presence)))

@@ -53,11 +53,14 @@ pub enum Refusal {
     /// 0x740f: the process is about to end.
     #[error("it is leaving")]
     Leaving,
+    /// 0x7410: another process with the identity of the refused one is connected and answers.
+    #[error("another process with this home's identity is running")]
+    StillConnected,
 }
 
 impl Refusal {
     /// All of them, in the order of their codes.
-    pub const ALL: [Refusal; 15] = [
+    pub const ALL: [Refusal; 16] = [
         Refusal::NotTintype,
         Refusal::BadHello,
         Refusal::Version,
@@ -73,6 +76,7 @@ impl Refusal {
         Refusal::Emptied,
         Refusal::LookAnswered,
         Refusal::Leaving,
+        Refusal::StillConnected,
     ];
 
     /// The QUIC application close code.

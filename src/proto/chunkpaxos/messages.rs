@@ -136,22 +136,25 @@ impl<V> Message<V> {
 }
 
 impl<V: Serialize> Message<V> {
-    /// The wire form, one lane frame: `[1, epoch, object, round, body]`.
-    pub fn encode(&self) -> Vec<u8> {
-        codec::encode(&(VERSION, self.epoch, self.object, self.round, &self.body))
+    /// The wire form, one lane frame: `[1, promises, epoch, object, round, body]`. With every word goes how
+    /// many promises the sender's disk has made durable, ever: whoever relies on one of them knows the number
+    /// that a later start of the sender must know, too ([`crate::model::hello::KnownPeer`]).
+    pub fn encode(&self, promises: u64) -> Vec<u8> {
+        codec::encode(&(VERSION, promises, self.epoch, self.object, self.round, &self.body))
     }
 }
 
 impl Message<RawRegister> {
-    /// Reads the wire form. The register in it is not verified yet.
+    /// Reads the wire form: the sender's count of promises, and the message. The register in it is not
+    /// verified yet.
     ///
     /// # Errors
     /// [`CodecError`].
-    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let (version, epoch, object, round, body): (u64, _, _, _, _) =
+    pub fn decode(bytes: &[u8]) -> Result<(u64, Self), CodecError> {
+        let (version, promises, epoch, object, round, body): (u64, _, _, _, _, _) =
             codec::decode(bytes, limits::LANE_FRAME_BYTES_MAX)?;
         codec::check_version(version, VERSION)?;
-        Ok(Self { epoch, object, round, body })
+        Ok((promises, Self { epoch, object, round, body }))
     }
 }
 

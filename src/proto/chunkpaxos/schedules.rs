@@ -193,7 +193,7 @@ impl World {
         match thing {
             Thing::Deliver { from, to, bytes } => {
                 let from = self.founding.members[from].peer;
-                let message = Message::decode(&bytes).map_err(|e| e.to_string())?;
+                let (_, message) = Message::decode(&bytes).map_err(|e| e.to_string())?;
                 let message = message.try_map(check).map_err(|e| e.to_string())?;
                 self.feed(to, Event::Message { from, message })
             }
@@ -315,7 +315,7 @@ impl World {
         let Some(to) = self.founding.number_of(&send.to).map(|n| usize::from(n.0)) else {
             return Err("a message to nobody".into());
         };
-        let bytes = send.message.encode();
+        let bytes = send.message.encode(0);
         if !self.healed && self.dice.percent(10) {
             return Ok(());
         }
