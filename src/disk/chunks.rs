@@ -1,4 +1,4 @@
-//! Bodies above 64 KiB: one file each, in two levels of folders named after the first bytes of its id.
+//! Bodies above 64 KiB: one file each, in the folder named after the first byte of its id.
 //!
 //! A file gets its name only when its bytes are durable, and is acknowledged only when its name is. What is
 //! read is hashed; a bad copy is moved aside, never returned, and never confused with a good one that has
@@ -68,7 +68,7 @@ impl Chunks {
             let _ = fs::remove_file(&path);
         }
         Ok(Self {
-            folders: Folders::new(home.chunks_dir(), fault.clone()),
+            folders: Folders::open(home.chunks_dir(), fault.clone())?,
             home,
             fault,
             space,
@@ -102,12 +102,9 @@ impl Chunks {
         let _room = self.space.take(body.len() as u64, self.count.bytes() + other_bytes)?;
         let temp = self.write_temp(id, body)?;
         let folder = folder_of(id);
-        let begun = self.folders.begin_rename(folder).map_err(|error| self.write_error(&temp, error));
-        let placed = begun.and_then(|()| {
-            let placed = self.place(id, &temp, body.len() as u64).and_then(|()| self.folders.sync(folder));
-            self.folders.end_rename(folder);
-            placed
-        });
+        let renaming = self.folders.begin_rename(folder);
+        let placed = self.place(id, &temp, body.len() as u64).and_then(|()| self.folders.sync(folder));
+        drop(renaming);
         if placed.is_err() {
             let _ = fs::remove_file(&temp);
         }
@@ -298,7 +295,7 @@ impl Chunks {
 }
 
 fn folder_of(id: &BodyId) -> Folder {
-    Folder::from_be_bytes([id.0[0], id.0[1]])
+    id.0[0]
 }
 
 fn is_full(error: &io::Error) -> bool {

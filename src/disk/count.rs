@@ -51,7 +51,7 @@ impl Change<'_> {
 
 impl Count {
     pub(super) fn new() -> Self {
-        let reached = Reached { folders: vec![false; 1 << 16], all: false };
+        let reached = Reached { folders: vec![false; 1 << Folder::BITS], all: false };
         Self { bytes: AtomicU64::new(0), reached: RwLock::new(reached), stop: AtomicBool::new(false) }
     }
 
@@ -78,21 +78,13 @@ impl Count {
 
     /// The count of the start. Blocks for as long as reading all folders takes.
     pub(super) fn run(&self, root: &Path) {
-        for first in 0..=u8::MAX {
-            let above = root.join(format!("{first:02x}"));
-            for second in 0..=u8::MAX {
-                if self.stop.load(Ordering::SeqCst) {
-                    return;
-                }
-                let mut reached = self.reached.write().unwrap_or_else(PoisonError::into_inner);
-                if second == 0 && !above.is_dir() {
-                    let start = usize::from(Folder::from_be_bytes([first, 0]));
-                    reached.folders[start..=start + 255].fill(true);
-                    break;
-                }
-                self.bytes.fetch_add(bytes_in(&above.join(format!("{second:02x}"))), Ordering::SeqCst);
-                reached.folders[usize::from(Folder::from_be_bytes([first, second]))] = true;
+        for folder in 0..=Folder::MAX {
+            if self.stop.load(Ordering::SeqCst) {
+                return;
             }
+            let mut reached = self.reached.write().unwrap_or_else(PoisonError::into_inner);
+            self.bytes.fetch_add(bytes_in(&root.join(format!("{folder:02x}"))), Ordering::SeqCst);
+            reached.folders[usize::from(folder)] = true;
         }
         self.reached.write().unwrap_or_else(PoisonError::into_inner).all = true;
     }

@@ -120,8 +120,7 @@ impl Home {
     }
 
     pub(super) fn chunk_path(&self, id: &BodyId) -> PathBuf {
-        let folder = format!("{:02x}/{:02x}", id.0[0], id.0[1]);
-        self.chunks_dir().join(folder).join(id.to_string())
+        self.chunks_dir().join(format!("{:02x}", id.0[0])).join(id.to_string())
     }
 
     pub(super) fn quarantine_dir(&self) -> PathBuf {

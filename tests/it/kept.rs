@@ -162,7 +162,7 @@ fn what_is_lost_is_not_brought_back_and_what_is_there_is() {
 
 /// Where a node keeps the chunk that lies at `file` on another.
 fn chunk_path(home: &Path, file: &Path) -> PathBuf {
-    let below: Vec<_> = file.iter().rev().take(3).collect();
+    let below: Vec<_> = file.iter().rev().take(2).collect();
     home.join("data/chunks").join(below.into_iter().rev().collect::<PathBuf>())
 }
 
