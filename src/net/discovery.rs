@@ -3,10 +3,7 @@
 //! It holds a bounded table and decides; it opens no connection and reads no clock. An address is a hint:
 //! the transport proves who answers. A connection is never closed here, least of all because mDNS forgot it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
 use tokio::time::Instant;
@@ -269,10 +266,12 @@ impl Discovery {
     /// The dials to begin now, at most `max`. Each must be followed by [`Self::finished`].
     pub(super) fn due(&mut self, now: Instant, max: usize) -> Vec<Attempt> {
         let mut due = Vec::new();
-        let connected = self.connected_peers();
         for nameless in &mut self.nameless {
-            let answered = nameless.found.is_some_and(|peer| connected.contains(&peer));
-            if due.len() < max && !nameless.dialing && !answered && nameless.at <= now {
+            if due.len() < max
+                && !nameless.dialing
+                && !has_answered(&self.peers, nameless)
+                && nameless.at <= now
+            {
                 nameless.dialing = true;
                 due.push(Attempt::Address { addr: nameless.addr.clone() });
             }
@@ -287,8 +286,7 @@ impl Discovery {
 
     /// When [`Self::due`] has something next, if dials are free then.
     pub(super) fn wake(&self) -> Option<Instant> {
-        let connected = self.connected_peers();
-        let waiting = |n: &&Nameless| !n.dialing && !n.found.is_some_and(|peer| connected.contains(&peer));
+        let waiting = |n: &&Nameless| !n.dialing && !has_answered(&self.peers, n);
         let nameless = self.nameless.iter().filter(waiting).map(|n| n.at);
         let peers = self.peers.values().filter(|known| known.wants_dial()).map(|known| known.at);
         nameless.chain(peers).min()
@@ -302,10 +300,6 @@ impl Discovery {
         worked.collect()
     }
 
-    fn connected_peers(&self) -> BTreeSet<PeerId> {
-        self.peers.iter().filter(|(_, known)| known.connected).map(|(peer, _)| *peer).collect()
-    }
-
     fn first_delay(&self, peer: PeerId) -> Duration {
         match (self.yields, self.me < peer) {
             (false, _) => Duration::ZERO,
@@ -313,6 +307,11 @@ impl Discovery {
             (true, false) => YIELD + random_up_to(JITTER),
         }
     }
+}
+
+/// Whether who answered at an address is connected.
+fn has_answered(peers: &BTreeMap<PeerId, Known>, nameless: &Nameless) -> bool {
+    nameless.found.and_then(|peer| peers.get(&peer)).is_some_and(|known| known.connected)
 }
 
 impl Known {

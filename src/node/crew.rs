@@ -20,10 +20,15 @@ use crate::{
     proto::chunkpaxos::Message,
 };
 
-/// Registers checked at a time by one thread: few, so that the others get some too.
-const CHECKS_AT_ONCE: usize = 4;
-/// Records read in one snapshot.
-const READS_AT_ONCE: usize = 128;
+/// Jobs taken at a time by one thread: few, so that the others get some too.
+const JOBS_AT_ONCE: usize = 8;
+
+/// One piece of work. The record that a message will need is asked for just before the message's check, so that
+/// both mostly cost one wake-up.
+enum Job {
+    Read(ObjectId),
+    Check(Unchecked),
+}
 
 /// Something with a register that nobody has checked.
 pub(super) enum Unchecked {
@@ -35,8 +40,7 @@ pub(super) enum Unchecked {
 
 /// The threads. Dropping it ends them.
 pub(super) struct Crew {
-    checks: Option<SyncSender<Unchecked>>,
-    reads: Option<SyncSender<ObjectId>>,
+    jobs: Option<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -50,37 +54,45 @@ impl Crew {
         counters: &Arc<NodeCounters>,
         done: &mpsc::Sender<Done>,
     ) -> std::io::Result<Self> {
-        let (checks, unchecked) = sync_channel(limits::NODE_TASKS_MAX);
-        let (reads, wanted) = sync_channel(limits::NODE_TASKS_MAX);
-        let unchecked = Arc::new(Mutex::new(unchecked));
+        let (jobs, todo) = sync_channel(limits::NODE_TASKS_MAX);
+        let todo = Arc::new(Mutex::new(todo));
         let mut threads = Vec::new();
-        for _ in 0..checkers() {
-            let (unchecked, counters, done) = (Arc::clone(&unchecked), Arc::clone(counters), done.clone());
-            threads.push(thread("check", move || check_all(&unchecked, &counters, &done))?);
+        for _ in 0..size() {
+            let hand = Hand {
+                todo: Arc::clone(&todo),
+                disk: disk.clone(),
+                counters: Arc::clone(counters),
+                done: done.clone(),
+            };
+            threads.push(std::thread::Builder::new().name("check".into()).spawn(move || hand.run())?);
         }
-        let (disk, done) = (disk.clone(), done.clone());
-        threads.push(thread("read", move || read_all(&wanted, &disk, &done))?);
-        Ok(Self { checks: Some(checks), reads: Some(reads), threads })
+        Ok(Self { jobs: Some(jobs), threads })
     }
 
     /// Queues a check; what there is no room for comes back.
     pub(super) fn check(&self, unchecked: Unchecked) -> Option<Unchecked> {
-        let queue = self.checks.as_ref().expect("only dropping takes it");
-        match queue.try_send(unchecked) {
-            Ok(()) => None,
-            Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => Some(back),
+        match self.queue(Job::Check(unchecked)) {
+            Some(Job::Check(back)) => Some(back),
+            _ => None,
         }
     }
 
     /// Queues the reading of a record. False if there is no room.
     pub(super) fn read(&self, object: ObjectId) -> bool {
-        self.reads.as_ref().expect("only dropping takes it").try_send(object).is_ok()
+        self.queue(Job::Read(object)).is_none()
+    }
+
+    fn queue(&self, job: Job) -> Option<Job> {
+        match self.jobs.as_ref().expect("only dropping takes it").try_send(job) {
+            Ok(()) => None,
+            Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => Some(back),
+        }
     }
 }
 
 impl Drop for Crew {
     fn drop(&mut self) {
-        (self.checks, self.reads) = (None, None);
+        self.jobs = None;
         for thread in self.threads.drain(..) {
             // A panic there has been reported by the hook already.
             let _ = thread.join();
@@ -88,36 +100,76 @@ impl Drop for Crew {
     }
 }
 
-fn checkers() -> usize {
+fn size() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(limits::DISK_JOBS_MAX)
 }
 
-fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.into()).spawn(work)
+/// What one thread has to work with.
+struct Hand {
+    todo: Arc<Mutex<Receiver<Job>>>,
+    disk: Disk,
+    counters: Arc<NodeCounters>,
+    done: mpsc::Sender<Done>,
 }
 
-/// Waits for one and takes what waits behind it, so many at most; none at the end.
-fn take<T>(queue: &Receiver<T>, max: usize) -> Vec<T> {
-    let Ok(first) = queue.recv() else { return Vec::new() };
-    let mut taken = vec![first];
-    taken.extend(queue.try_iter().take(max - 1));
-    taken
-}
+/// The loop has ended.
+struct Ended;
 
-fn check_all(queue: &Mutex<Receiver<Unchecked>>, counters: &NodeCounters, done: &mpsc::Sender<Done>) {
-    loop {
-        // Whoever waits for the lock would only wait for the same queue.
-        let taken = take(&queue.lock().unwrap_or_else(PoisonError::into_inner), CHECKS_AT_ONCE);
-        if taken.is_empty() {
-            return;
-        }
-        for unchecked in taken {
-            if let Some(checked) = check(unchecked, counters)
-                && done.blocking_send(checked).is_err()
-            {
+impl Hand {
+    fn run(self) {
+        while let Some(jobs) = self.take() {
+            if self.work(jobs).is_err() {
                 return;
             }
         }
+    }
+
+    /// Waits for one and takes what waits behind it, so many at most; none at the end.
+    fn take(&self) -> Option<Vec<Job>> {
+        // Whoever waits for the lock would only wait for the same queue.
+        let todo = self.todo.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = vec![todo.recv().ok()?];
+        taken.extend(todo.try_iter().take(JOBS_AT_ONCE - 1));
+        Some(taken)
+    }
+
+    /// Reads first: what is checked then finds its record there.
+    fn work(&self, jobs: Vec<Job>) -> Result<(), Ended> {
+        let (mut wanted, mut unchecked) = (Vec::new(), Vec::new());
+        for job in jobs {
+            match job {
+                Job::Read(object) => wanted.push(object),
+                Job::Check(one) => unchecked.push(one),
+            }
+        }
+        if !wanted.is_empty() {
+            self.read(wanted)?;
+        }
+        unchecked
+            .into_iter()
+            .filter_map(|one| check(one, &self.counters))
+            .try_for_each(|done| self.tell(done))
+    }
+
+    fn tell(&self, done: Done) -> Result<(), Ended> {
+        self.done.blocking_send(done).map_err(|_| Ended)
+    }
+
+    /// All in one snapshot.
+    fn read(&self, wanted: Vec<ObjectId>) -> Result<(), Ended> {
+        let records = self.disk.acceptors_now(&wanted);
+        if let Err(error) = &records {
+            tracing::debug!("reading records: {error}");
+        }
+        let mut records = records.unwrap_or_default().into_iter();
+        wanted.into_iter().try_for_each(|object| {
+            let record = match records.next() {
+                Some(Some(bytes)) => read_record(&bytes).map(Some),
+                Some(None) => Ok(None),
+                None => Err(()),
+            };
+            self.tell(Done::Loaded { object, record })
+        })
     }
 }
 
@@ -137,30 +189,5 @@ fn check(unchecked: Unchecked, counters: &NodeCounters) -> Option<Done> {
                 Done::BadProposal { reply }
             }
         }),
-    }
-}
-
-fn read_all(queue: &Receiver<ObjectId>, disk: &Disk, done: &mpsc::Sender<Done>) {
-    loop {
-        let wanted = take(queue, READS_AT_ONCE);
-        if wanted.is_empty() {
-            return;
-        }
-        let records = disk.acceptors_now(&wanted);
-        let failed = records.as_ref().err().cloned();
-        if let Some(error) = &failed {
-            tracing::debug!("reading records: {error}");
-        }
-        let mut records = records.unwrap_or_default().into_iter();
-        for object in wanted {
-            let record = match records.next() {
-                Some(Some(bytes)) => read_record(&bytes).map(Some),
-                Some(None) => Ok(None),
-                None => Err(()),
-            };
-            if done.blocking_send(Done::Loaded { object, record }).is_err() {
-                return;
-            }
-        }
     }
 }
