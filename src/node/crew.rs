@@ -23,8 +23,8 @@ use crate::{
 /// Jobs taken at a time by one thread: few, so that the others get some too.
 const JOBS_AT_ONCE: usize = 8;
 
-/// One piece of work. The record that a message will need is asked for just before the message's check, so that
-/// both mostly cost one wake-up.
+/// One piece of work. The record that a message will need is asked for just before the message's check, so
+/// that both mostly cost one wake-up.
 enum Job {
     Read(ObjectId),
     Check(Unchecked),
