@@ -15,6 +15,7 @@ mod homes;
 mod hostile;
 mod inspect;
 mod kept;
+mod lan;
 mod layers;
 mod namespaces;
 mod older;

@@ -2,175 +2,19 @@
 //! have nothing in common but the cluster key.
 //!
 //! Hosts are network namespaces, which needs Linux, root and iproute2; elsewhere the tests say why and pass.
-//! The bridge lies in a namespace of its own too, so that nothing of this machine's network is touched, and
-//! all of it ends with the test.
 
 #![cfg(target_os = "linux")]
 
-use std::{
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::{
-        atomic::{AtomicU32, Ordering},
-        mpsc,
-    },
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::cluster::{Answer, PROGRAM, ends, finish, noise, objects, text, wait_for};
+use crate::{
+    cluster::{Answer, ends, noise, objects, text, wait_for},
+    lan::{Lan, new_key},
+};
 
-/// From the last start until all serve.
-const READY: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(20);
-
-static LANS: AtomicU32 = AtomicU32::new(0);
-
-/// Some hosts on one switch. Ends with all that runs on it.
-struct Lan {
-    /// Part of every name, so that no two processes and no two tests meet.
-    name: String,
-    hosts: usize,
-    running: Vec<Child>,
-    dir: TempDir,
-}
-
-impl Lan {
-    /// Hosts 1 to `hosts`; none, and the reason on standard error, where that is not possible.
-    fn new(hosts: usize) -> Option<Self> {
-        let number = LANS.fetch_add(1, Ordering::SeqCst);
-        let name = format!("tintype-{}-{number}", std::process::id());
-        let dir = tempfile::tempdir().expect("a folder");
-        let lan = Self { name, hosts, running: Vec::new(), dir };
-        if let Err(reason) = lan.build() {
-            eprintln!("SKIPPED: no network of namespaces can be made here: {reason}");
-            return None;
-        }
-        Some(lan)
-    }
-
-    /// What a test of a network may lack is the right to make namespaces; all that follows must work then.
-    fn build(&self) -> Result<(), String> {
-        let switch = self.switch();
-        try_ip(&["netns", "add", &switch])?;
-        ip(&["-n", &switch, "link", "add", "br0", "type", "bridge"]);
-        ip(&["-n", &switch, "link", "set", "br0", "up"]);
-        for host in 1..=self.hosts {
-            let (space, port, addr) = (self.host(host), format!("port{host}"), format!("10.77.0.{host}/24"));
-            ip(&["netns", "add", &space]);
-            ip(&["-n", &space, "link", "set", "lo", "up"]);
-            let ends = ["link", "add", "eth0", "netns", &space, "type", "veth", "peer", "name", &port];
-            ip(&[&ends[..], &["netns", &switch]].concat());
-            ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"]);
-            ip(&["-n", &space, "addr", "add", &addr, "dev", "eth0"]);
-            ip(&["-n", &space, "link", "set", "eth0", "up"]);
-            // As on any LAN; nobody is there, but it is the way that multicast takes.
-            ip(&["-n", &space, "route", "add", "default", "via", "10.77.0.254"]);
-        }
-        Ok(())
-    }
-
-    fn switch(&self) -> String {
-        format!("{}-switch", self.name)
-    }
-
-    fn host(&self, host: usize) -> String {
-        format!("{}-{host}", self.name)
-    }
-
-    /// A home with this cluster key and nothing else.
-    fn home(&self, name: &str, key: &str) -> PathBuf {
-        let home = self.dir.path().join(name);
-        std::fs::create_dir_all(home.join("keys")).expect("made");
-        std::fs::write(home.join("keys/cluster.key"), key).expect("written");
-        home
-    }
-
-    /// The program on a host.
-    fn command(&self, host: usize, home: &Path, args: &[&str]) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.host(host), PROGRAM]).args(args).arg("--home").arg(home);
-        command.stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, host: usize, home: &Path, args: &[&str]) -> Answer {
-        finish(&mut self.command(host, home, args))
-    }
-
-    /// Starts a node on a host, with no address named; its standard output, line by line.
-    fn up(&mut self, host: usize, key: &str, expect: &str) -> mpsc::Receiver<String> {
-        let name = format!("host-{host}");
-        let home = self.home(&name, key);
-        let mut command = self.command(host, &home, &["up", "--expect", expect, "--name", &name]);
-        let log = std::fs::File::create(home.join("log.txt")).expect("made");
-        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("started");
-        let stdout = child.stdout.take().expect("piped");
-        self.running.push(child);
-        let (tell, lines) = mpsc::sync_channel(64);
-        std::thread::spawn(move || {
-            let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-            lines.for_each(|line| drop(tell.try_send(line)));
-        });
-        lines
-    }
-
-    /// Waits until all these nodes have said that so many serve.
-    fn wait_ready(&self, nodes: &[(usize, mpsc::Receiver<String>)], count: usize) {
-        let deadline = Instant::now() + READY;
-        let wanted = format!("ready nodes={count}");
-        for (host, lines) in nodes {
-            loop {
-                match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok(line) if line == wanted => break,
-                    Ok(line) => assert!(!line.starts_with("ready"), "host {host} says {line}"),
-                    Err(_) => panic!("host {host} is not ready within {READY:?}: {}", self.log(*host)),
-                }
-            }
-        }
-    }
-
-    fn log(&self, host: usize) -> String {
-        let path = self.dir.path().join(format!("host-{host}/log.txt"));
-        std::fs::read_to_string(path).unwrap_or_default()
-    }
-}
-
-impl Drop for Lan {
-    fn drop(&mut self) {
-        for child in &mut self.running {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        // What lies in a namespace goes with it. One that was not made is no loss.
-        for space in (1..=self.hosts).map(|host| self.host(host)).chain([self.switch()]) {
-            let _ = try_ip(&["netns", "delete", &space]);
-        }
-    }
-}
-
-#[track_caller]
-fn ip(args: &[&str]) {
-    try_ip(args).unwrap_or_else(|reason| panic!("{reason}"));
-}
-
-fn try_ip(args: &[&str]) -> Result<(), String> {
-    let output = Command::new("ip").args(args).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("`ip` (Debian: iproute2) does not run: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    output.status.success().then_some(()).ok_or_else(|| format!("`ip {}`: {}", args.join(" "), said.trim()))
-}
-
-/// A new cluster key, as `init` makes it.
-fn new_key(dir: &Path, name: &str) -> String {
-    let home = dir.join(name);
-    let made = finish(Command::new(PROGRAM).args(["init", "--home"]).arg(&home));
-    assert_eq!(made.code, Some(0), "{made:?}");
-    std::fs::read_to_string(home.join("keys/cluster.key")).expect("a key")
-}
 
 fn names_in(nodes: &Answer) -> Vec<String> {
     let name = |node: &Value| node["name"].as_str().expect("a name").to_owned();
