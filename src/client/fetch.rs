@@ -42,7 +42,9 @@ const RETRY_PAUSE: Millis = Millis(100);
 const LOOK_EVERY: Millis = Millis(50);
 
 /// One fetch that is under way.
-type Fetch<'a> = BoxFuture<'a, Result<(BodyId, PeerId, Result<Vec<u8>, BulkError>), Aborted>>;
+type Fetch<'a> = BoxFuture<'a, Ended>;
+/// Its end; none of what it was if it was stopped.
+type Ended = Result<(BodyId, PeerId, Result<Vec<u8>, BulkError>), Aborted>;
 
 /// What is known of a fetch while it is under way.
 struct Running {
@@ -160,6 +162,7 @@ impl<'a> Fetcher<'a> {
         loop {
             self.want_more();
             self.act()?;
+            self.take_ended().await;
             if let Some(body) = self.arrived.remove(&id) {
                 self.next_to_give += 1;
                 // The same chunk may stand in an object more than once.
@@ -168,7 +171,16 @@ impl<'a> Fetcher<'a> {
                 }
                 return Ok(Some(body));
             }
+            self.act()?;
             self.wait().await;
+        }
+    }
+
+    /// Takes what has come and lets what was begun begin, waiting for nothing. Without it fetches would stand
+    /// still, and be taken for stalled, while whoever uses the bodies takes long over those that are here.
+    async fn take_ended(&mut self) {
+        while let Some(Some(ended)) = self.under_way.next().now_or_never() {
+            self.on_ended(ended).await;
         }
     }
 
@@ -302,11 +314,7 @@ impl<'a> Fetcher<'a> {
         }
         tokio::select! {
             Some(ended) = self.under_way.next(), if !self.under_way.is_empty() => {
-                // One that was stopped has no end to tell of.
-                if let Ok((body, from, got)) = ended {
-                    self.running.remove(&(body, from));
-                    self.on_end(body, from, got).await;
-                }
+                self.on_ended(ended).await;
             }
             () = tokio::time::sleep(until) => self.on_time(),
         }
@@ -321,6 +329,14 @@ impl<'a> Fetcher<'a> {
         if is_due {
             self.wake_at = None;
             self.feed(Event::Timer(Timer::Wake));
+        }
+    }
+
+    async fn on_ended(&mut self, ended: Ended) {
+        // One that was stopped has no end to tell of.
+        if let Ok((body, from, got)) = ended {
+            self.running.remove(&(body, from));
+            self.on_end(body, from, got).await;
         }
     }
 
@@ -368,7 +384,7 @@ mod tests {
 
     use super::*;
     use crate::client::holders::{
-        CutWay, bodies_of_the_first, by_id, client, client_of_some, holder, id, run, slow_way,
+        CutWay, bodies_of_the_first, body, by_id, client, client_of_some, holder, id, run, slow_way,
     };
 
     const BODY_BYTES: usize = 500_000;
@@ -390,6 +406,26 @@ mod tests {
             }
             assert!(begun.elapsed() > 2 * Duration::from(limits::NO_PROGRESS), "the wire was not slow");
             assert_eq!((a.asked.load(Ordering::SeqCst), b.asked.load(Ordering::SeqCst)), (3, 0));
+        });
+    }
+
+    #[test]
+    fn bodies_that_somebody_uses_slowly_are_fetched_once() {
+        run(async {
+            // The first are all there while they are used, and what follows them is begun meanwhile.
+            let bodies: Vec<_> = (0..2 * WINDOW as u64).map(|seed| body(seed, 1000)).collect();
+            let all = by_id(&bodies);
+            let (a, b) = (holder(1, &all).await, holder(2, &all).await);
+            let dir = tempfile::tempdir().unwrap();
+            let client = client(dir.path(), &[&a, &b], &[a.addr, b.addr]).await;
+            let mut fetcher = client.fetcher("x", bodies.iter().map(|b| id(b)).collect()).await.unwrap();
+            let pause = Duration::from(limits::NO_PROGRESS) * 2 / WINDOW as u32;
+            for body in &bodies {
+                assert_eq!(fetcher.next().await.unwrap().as_ref(), Some(&**body));
+                tokio::time::sleep(pause).await;
+            }
+            let asked = a.asked.load(Ordering::SeqCst) + b.asked.load(Ordering::SeqCst);
+            assert_eq!(asked, bodies.len() as u64);
         });
     }
 
