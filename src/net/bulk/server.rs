@@ -19,7 +19,7 @@ use futures::{
 };
 use libp2p::{PeerId, Stream};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinSet,
 };
 
@@ -127,7 +127,7 @@ async fn serve_stream(inbound: Inbound, server: Arc<Server>) {
     let Ok((stream, _place)) = inbound.greet().await else { return };
     let (from_peer, to_peer) = stream.split();
     let (awaited_tx, awaited_rx) = mpsc::channel(limits::BULK_REQUESTS_PER_STREAM_MAX);
-    let window = Arc::new(AtomicUsize::new(0));
+    let intake = Arc::new(Intake::default());
     let reading = Reading {
         server: &server,
         peer,
@@ -135,10 +135,10 @@ async fn serve_stream(inbound: Inbound, server: Arc<Server>) {
         from_peer,
         awaited: awaited_tx,
         slots: Arc::new(Semaphore::new(limits::BULK_REQUESTS_PER_STREAM_MAX)),
-        unacknowledged: window.clone(),
+        intake: intake.clone(),
     };
     let reading = std::pin::pin!(reading.run());
-    let writing = std::pin::pin!(write_answers(&server, to_peer, awaited_rx, window));
+    let writing = std::pin::pin!(write_answers(&server, to_peer, awaited_rx, &intake));
     let result = match future::select(reading, writing).await {
         // The peer has finished asking: its last answers are still on their way.
         future::Either::Left((Ok(()), writing)) => writing.await,
@@ -157,7 +157,16 @@ struct Reading<'a> {
     from_peer: ReadHalf<Stream>,
     awaited: mpsc::Sender<Awaited>,
     slots: Arc<Semaphore>,
-    unacknowledged: Arc<AtomicUsize>,
+    intake: Arc<Intake>,
+}
+
+/// What comes in on a stream.
+#[derive(Default)]
+struct Intake {
+    /// Bytes of bodies that came, or were announced, and are not acknowledged.
+    unacknowledged: AtomicUsize,
+    /// Told of every piece.
+    moved: Notify,
 }
 
 impl Reading<'_> {
@@ -196,7 +205,7 @@ impl Reading<'_> {
         {
             return Err(Fault::Malformed("too many holders"));
         }
-        let before = self.unacknowledged.fetch_add(len, Ordering::Relaxed);
+        let before = self.intake.unacknowledged.fetch_add(len, Ordering::Relaxed);
         if before + len > limits::BULK_UNACKNOWLEDGED_BYTES_MAX {
             return Err(Fault::Malformed("more bytes than the window"));
         }
@@ -207,7 +216,8 @@ impl Reading<'_> {
         let mut body = Vec::new();
         if let BulkRequest::Put { id, .. } = &request {
             body = vec![0; len];
-            let hash = framing::read_body(&mut self.from_peer, &mut body, self.server.stall, |_| {}).await?;
+            let moved = |_| self.intake.moved.notify_one();
+            let hash = framing::read_body(&mut self.from_peer, &mut body, self.server.stall, moved).await?;
             self.server.counters.bulk_bytes_received.add(len as u64);
             if hash != *id {
                 self.server.counters.bulk_corrupt.bump();
@@ -233,11 +243,12 @@ async fn write_answers(
     server: &Server,
     mut to_peer: WriteHalf<Stream>,
     mut awaited: mpsc::Receiver<Awaited>,
-    unacknowledged: Arc<AtomicUsize>,
+    intake: &Intake,
 ) -> Result<(), Fault> {
     let mut coming: FuturesUnordered<BoxFuture<'_, Answered>> = FuturesUnordered::new();
     let mut more = true;
     let mut said_working = 0;
+    let mut comes_in = false;
     while more || !coming.is_empty() {
         let mut answered = tokio::select! {
             next = awaited.recv(), if more => {
@@ -248,20 +259,25 @@ async fn write_answers(
                 continue;
             }
             Some(answered) = coming.next() => answered,
-            // A slow disk is no dead peer: who waits shall not go elsewhere with the same bytes.
+            () = intake.moved.notified(), if !comes_in => {
+                comes_in = true;
+                continue;
+            }
+            // A slow wire or disk is no dead peer: who waits shall not go elsewhere with the same bytes. On a
+            // slow wire all of a body may have left its sender long before it is here.
             () = tokio::time::sleep(limits::BULK_WORKING_EVERY.into()),
-                if !coming.is_empty() && said_working < limits::BULK_WORKING_MAX =>
+                if comes_in || (!coming.is_empty() && said_working < limits::BULK_WORKING_MAX) =>
             {
-                said_working += 1;
+                said_working = if std::mem::take(&mut comes_in) { 0 } else { said_working + 1 };
                 let header = wire::encode_reply(0, &BulkReply::Working);
                 framing::write_pieces(&mut to_peer, &header, server.stall, |_| {}).await?;
                 framing::flush(&mut to_peer, server.stall).await?;
                 continue;
             }
         };
-        said_working = 0;
+        (said_working, comes_in) = (0, false);
         // Given back before the answer leaves: the peer may use the room as soon as it has read the answer.
-        unacknowledged.fetch_sub(answered.awaited.len, Ordering::Relaxed);
+        intake.unacknowledged.fetch_sub(answered.awaited.len, Ordering::Relaxed);
         if answered.body.is_none() {
             answered.awaited.held = None;
         }
