@@ -68,6 +68,7 @@ impl Context {
             nodes: self.nodes.clone(),
             bootstrap: network.bootstrap.clone(),
             mdns: network.mdns,
+            packets: network.packets(),
             user: self.user.clone(),
             make_named: self.make_named,
             passphrase: Some(passphrase::ask_when_needed()),

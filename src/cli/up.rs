@@ -159,6 +159,7 @@ fn node_config(start: &Start) -> node::NodeConfig {
         },
         reserve_bytes: knobs.reserve.0,
         mdns: start.config.network.mdns,
+        packets: start.config.network.packets(),
         moved: start.moved,
         key_was_there: start.cluster_key_was_there,
     }

@@ -226,7 +226,7 @@ fn client_keys(home: &Home) -> Result<ClientRight, Error> {
 /// Where to look for nodes, and a sentence for each named one that has no address now. Addresses that a
 /// person named are the only ones then.
 async fn net_config(connect: &Connect, home: &Home) -> Result<(NetConfig, Vec<String>), Error> {
-    let mut config = NetConfig::client();
+    let mut config = NetConfig { packets: connect.packets, ..NetConfig::client() };
     if !connect.nodes.is_empty() {
         let (found, unresolved) = resolve_named(&connect.nodes).await?;
         config.bootstrap = found;

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use crate::model::{PeerId, limits, rpc};
+use crate::model::{PeerId, config::Packets, limits, rpc};
 
 /// How to reach a cluster and as whom.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,8 @@ pub struct Connect {
     pub bootstrap: Vec<String>,
     /// Look for nodes by mDNS too.
     pub mdns: bool,
+    /// How packets are made and kept.
+    pub packets: Packets,
     /// The user; none = the only one in the home.
     pub user: Option<String>,
     /// Make the named user's key if the home has no user's key at all, as a shell does.

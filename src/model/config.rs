@@ -56,6 +56,33 @@ pub struct Network {
     pub bootstrap: Vec<String>,
     /// Whether multicast DNS is used.
     pub mdns: bool,
+    /// What each UDP socket asks the system to buffer, each way.
+    pub udp_buffer: Size,
+    /// What encrypts packets.
+    pub cipher: Cipher,
+}
+
+impl Network {
+    /// What of this concerns packets alone.
+    pub fn packets(&self) -> Packets {
+        let udp_buffer_bytes = usize::try_from(self.udp_buffer.0).unwrap_or(usize::MAX);
+        Packets { udp_buffer_bytes, cipher: self.cipher }
+    }
+}
+
+/// How packets are made and kept, for the transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packets {
+    /// Bytes that each UDP socket asks the system to buffer, each way.
+    pub udp_buffer_bytes: usize,
+    /// What encrypts them.
+    pub cipher: Cipher,
+}
+
+impl Default for Packets {
+    fn default() -> Self {
+        Self { udp_buffer_bytes: limits::UDP_BUFFER_BYTES, cipher: Cipher::Auto }
+    }
 }
 
 /// How pictures are stored.
@@ -102,6 +129,16 @@ pub enum Port {
     Free,
     /// This one; taken is an error.
     Given(u16),
+}
+
+/// What encrypts packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cipher {
+    /// AES-128-GCM where both processors have instructions for it, else ChaCha20-Poly1305.
+    Auto,
+    /// ChaCha20-Poly1305, as if this processor had none.
+    ChaCha20,
 }
 
 /// How much a node may store.
@@ -526,6 +563,7 @@ fn check(config: &Config) -> Result<(), String> {
     }
     within(u64::from(config.node.expect), 1, limits::MEMBERS_MAX as u64)?;
     within(u64::from(config.put.copies), 1, 8)?;
+    within(config.network.udp_buffer.0, 0, limits::UDP_BUFFER_BYTES_MAX)?;
     within(config.network.bootstrap.len() as u64, 0, limits::KNOWN_PEERS_MAX as u64)
 }
 
@@ -552,6 +590,7 @@ mod tests {
         assert_eq!(config.node.capacity, Capacity::All);
         assert_eq!(config.node.reserve.0, limits::DEFAULT_RESERVE_BYTES);
         assert_eq!((config.put.copies, config.put.thumbnail), (3, true));
+        assert_eq!(config.network.packets(), Packets::default());
         let table: Table = DEFAULT_TOML.parse().expect("TOML");
         let written = Table::try_from(&config).expect("a table");
         assert_eq!(
@@ -611,6 +650,8 @@ mod tests {
             ("[node]\nlisten = \"desk\"", vec!["node.listen", "IP address"]),
             ("[node]\ncapacity = \"20 XB\"", vec!["node.capacity", "20 XB", "not a size"]),
             ("[put]\ncopies = -1", vec!["put.copies"]),
+            ("[network]\ncipher = \"rot13\"", vec!["network.cipher", "rot13", "auto", "chacha20"]),
+            ("[network]\nudp_buffer = \"1 TiB\"", vec!["network.udp_buffer", "1 TiB", "from 0 to"]),
             ("[node", vec!["config/tintype.toml", "not a configuration file"]),
         ] {
             let error = with_file(text).expect_err(text);

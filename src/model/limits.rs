@@ -123,6 +123,8 @@ pub const QUIC_STREAM_WINDOW_BYTES: u32 = 4 << 20;
 pub const QUIC_CONNECTION_WINDOW_BYTES: u32 = 12 << 20;
 /// UDP socket buffers that we ask for.
 pub const UDP_BUFFER_BYTES: usize = 4 << 20;
+/// The most that a person may have us ask for: the systems count in 31 bits, and Linux doubles what it gives.
+pub const UDP_BUFFER_BYTES_MAX: u64 = 512 << 20;
 /// The UDP port of a home that was not told another.
 pub const DEFAULT_PORT: u16 = 4117;
 /// An encoded rpc request.

@@ -14,7 +14,10 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 
 use super::transport::Refusal;
-use crate::model::hello::{BootMark, Hello, Kind};
+use crate::model::{
+    config::Packets,
+    hello::{BootMark, Hello, Kind},
+};
 
 /// The number of one outgoing request, unique within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -224,6 +227,8 @@ pub struct NetConfig {
     pub remembered: Vec<(PeerId, Multiaddr)>,
     /// Whether to look for nodes by mDNS, and to be found.
     pub mdns: bool,
+    /// How packets are made and kept.
+    pub packets: Packets,
     /// How long a bulk stream served here may stand still in the middle of a body.
     pub bulk_stall: Duration,
 }
@@ -237,6 +242,7 @@ impl NetConfig {
             bootstrap: Vec::new(),
             remembered: Vec::new(),
             mdns: false,
+            packets: Packets::default(),
             bulk_stall: Duration::from_secs(5),
         }
     }

@@ -129,8 +129,8 @@ impl Net {
         gate: Gate,
         gate_events: mpsc::Receiver<GateEvent>,
     ) -> Result<(Self, mpsc::Receiver<BulkCall>), NetError> {
-        let (boxed, transport) =
-            transport::build(keypair, gate.clone(), transport::TransportConfig::default())?;
+        let bounds = transport::TransportConfig { packets: config.packets, ..Default::default() };
+        let (boxed, transport) = transport::build(keypair, gate.clone(), bounds)?;
         let counters = SharedCounters::default();
         let roster = Arc::new(Roster::default());
         let serve = config.role == Role::Node;

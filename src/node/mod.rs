@@ -32,7 +32,7 @@ pub use start::run;
 
 use crate::{
     disk::DiskError,
-    model::{ObjectId, PeerId},
+    model::{ObjectId, PeerId, config::Packets},
     net::NetError,
     proto::chunkpaxos,
 };
@@ -60,6 +60,8 @@ pub struct NodeConfig {
     pub reserve_bytes: u64,
     /// Whether to use mDNS.
     pub mdns: bool,
+    /// How packets are made and kept.
+    pub packets: Packets,
     /// The home was moved to this machine on purpose.
     pub moved: bool,
     /// The cluster key was there before this start: others may have it.

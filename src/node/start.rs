@@ -197,6 +197,7 @@ async fn net_config(
     }
     net.remembered = report::read_addresses(disk.meta(MetaKey::KnownAddresses)?.as_deref());
     net.mdns = config.mdns;
+    net.packets = config.packets;
     Ok(net)
 }
 

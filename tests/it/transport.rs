@@ -722,7 +722,8 @@ async fn malformed_hellos_other_versions_and_tickets_are_refused_by_name() {
 #[tokio::test]
 async fn silent_and_dripping_peers_are_dropped_in_time_and_leave_nothing_behind() {
     let key = keypair(1);
-    let config = TransportConfig { admissions_max: 500, admissions_per_address_max: 300, admission: true };
+    let config =
+        TransportConfig { admissions_max: 500, admissions_per_address_max: 300, ..Default::default() };
     let mut a = Node::start(&key, member(&key, 1), cluster(1), config, "127.0.0.1", 0).await;
     let tasks_before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let mut transport = stock(&Keypair::generate_ed25519());
@@ -814,7 +815,7 @@ async fn one_way(addr: &Multiaddr) -> Multiaddr {
 #[tokio::test]
 async fn a_forged_address_gets_no_place_once_places_are_scarce() {
     let key = keypair(1);
-    let config = TransportConfig { admissions_max: 2, admissions_per_address_max: 2, admission: true };
+    let config = TransportConfig { admissions_max: 2, admissions_per_address_max: 2, ..Default::default() };
     let mut a = Node::start(&key, member(&key, 1), cluster(1), config, "127.0.0.1", 0).await;
     // One of two places is taken: from now on a dialler has to answer a retry packet, which an honest one
     // does by itself and a forger cannot.

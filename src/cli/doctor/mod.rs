@@ -18,6 +18,7 @@ use crate::{
     api::{Exit, Problem, Status},
     model::config::Port,
     model::limits,
+    net::transport::cipher_in_words,
 };
 
 /// Clocks that differ by less are the same to a person who reads dates.
@@ -72,8 +73,10 @@ pub async fn run(_: &Args, context: &Context) -> Outcome {
     let (port, node_runs_here) = port(context, status.is_ok())?;
     reports.push(network::port(context.config.config.node.listen, port, node_runs_here));
     reports.push(network::firewall(port));
-    reports.push(network::multicast(context.config.config.network.mdns));
-    reports.extend(network::udp_buffers());
+    let knobs = &context.config.config.network;
+    reports.push(network::multicast(knobs.mdns));
+    reports.extend(network::udp_buffers(knobs.udp_buffer.0));
+    reports.push(Report::good("cipher", cipher_in_words(knobs.cipher)));
     reports.push(machine::descriptors());
     reports.extend(disk(context).await);
     match &status {

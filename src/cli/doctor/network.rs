@@ -7,10 +7,7 @@ use std::{
 };
 
 use super::Report;
-use crate::{
-    cli::text,
-    model::{config::Listen, limits},
-};
+use crate::{cli::text, model::config::Listen};
 
 const MDNS_PORT: u16 = 5353;
 const FLAG_UP: u32 = 0x1;
@@ -170,8 +167,7 @@ fn carries_multicast(flags: u32) -> bool {
 }
 
 /// What the system lets a socket buffer; small buffers lose packets under load.
-pub(super) fn udp_buffers() -> Vec<Report> {
-    let wanted = limits::UDP_BUFFER_BYTES as u64;
+pub(super) fn udp_buffers(wanted: u64) -> Vec<Report> {
     let known = ["rmem_max", "wmem_max"].into_iter().filter_map(|name| {
         let bytes: u64 = read(format!("/proc/sys/net/core/{name}"))?.trim().parse().ok()?;
         Some((name, bytes))

@@ -17,8 +17,12 @@ use socket2::{Domain, Socket, Type};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{error::Error, handle::SocketInfo, tls::Tls};
-use crate::model::limits;
+use super::{
+    error::Error,
+    handle::SocketInfo,
+    tls::{Tls, cipher_in_words},
+};
+use crate::model::{config::Packets, limits};
 
 const RESET_DOMAIN: &[u8] = b"tintype 1 stateless reset";
 const CONNECTION_ID_BYTES: usize = 8;
@@ -28,17 +32,20 @@ const CONNECTION_ID_BYTES: usize = 8;
 pub(super) struct Setup {
     tls: Tls,
     reset_key: Arc<ResetKey>,
+    buffer_bytes: usize,
     transport: Arc<quinn::TransportConfig>,
 }
 
 impl Setup {
-    pub(super) fn new(keypair: &Keypair) -> Result<Self, Error> {
+    pub(super) fn new(keypair: &Keypair, packets: Packets) -> Result<Self, Error> {
         let secret = keypair.derive_secret(RESET_DOMAIN);
         let secret =
             secret.ok_or_else(|| Error::Tls("this kind of identity has no secret to derive from".into()))?;
+        tracing::debug!("packets are encrypted with {}", cipher_in_words(packets.cipher));
         Ok(Self {
-            tls: Tls::new(keypair)?,
+            tls: Tls::new(keypair, packets.cipher)?,
             reset_key: Arc::new(ResetKey(Zeroizing::new(secret))),
+            buffer_bytes: packets.udp_buffer_bytes,
             transport: Arc::new(transport_config()),
         })
     }
@@ -72,7 +79,7 @@ impl Setup {
         at: SocketAddr,
         server: Option<quinn::ServerConfig>,
     ) -> Result<(quinn::Endpoint, SocketInfo), Error> {
-        let (socket, info) = bind(at, server.is_some())?;
+        let (socket, info) = bind(at, server.is_some(), self.buffer_bytes)?;
         let mut config = quinn::EndpointConfig::new(self.reset_key.clone());
         config.cid_generator(|| Box::new(RandomIds));
         config.supported_versions(vec![1]);
@@ -103,15 +110,15 @@ pub(super) fn widen(connection: &quinn::Connection) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::QUIC_STREAMS_MAX));
 }
 
-fn bind(at: SocketAddr, listens: bool) -> Result<(UdpSocket, SocketInfo), Error> {
+fn bind(at: SocketAddr, listens: bool, buffer_bytes: usize) -> Result<(UdpSocket, SocketInfo), Error> {
     let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(socket2::Protocol::UDP))?;
     if at.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     // The system caps what it gives; a refusal costs speed and nothing else.
     for (what, set) in [
-        ("receive", socket.set_recv_buffer_size(limits::UDP_BUFFER_BYTES)),
-        ("send", socket.set_send_buffer_size(limits::UDP_BUFFER_BYTES)),
+        ("receive", socket.set_recv_buffer_size(buffer_bytes)),
+        ("send", socket.set_send_buffer_size(buffer_bytes)),
     ] {
         if let Err(error) = set {
             tracing::debug!(%error, "the {what} buffer of a UDP socket stays as it is");
@@ -213,7 +220,7 @@ mod tests {
     fn a_reset_token_is_the_same_after_a_restart_and_differs_between_identities() {
         let sign = |keypair: &Keypair| {
             let mut token = [0; 32];
-            Setup::new(keypair).unwrap().reset_key.sign(b"id", &mut token);
+            Setup::new(keypair, Packets::default()).unwrap().reset_key.sign(b"id", &mut token);
             token
         };
         let (one, two) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());

@@ -13,7 +13,10 @@ use super::{
     refusal::Refusal,
     tls,
 };
-use crate::{model::hello::Hello, seal::admission::ClusterTag};
+use crate::{
+    model::{config::Packets, hello::Hello},
+    seal::admission::ClusterTag,
+};
 
 /// The answer to a look.
 #[derive(Clone, Debug)]
@@ -39,7 +42,7 @@ pub async fn look(addr: &Multiaddr) -> Result<Looked, Error> {
     let invalid =
         || std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("not a QUIC address: {addr}"));
     let (to, expected) = endpoint::socket_addr(addr).ok_or_else(invalid)?;
-    let setup = Setup::new(&Keypair::generate_ed25519())?;
+    let setup = Setup::new(&Keypair::generate_ed25519(), Packets::default())?;
     let (endpoint, _) = setup.dialing(to)?;
     let connecting = endpoint.connect_with(setup.dial_config(expected)?, to, "l")?;
     let connection = quic::handshake(connecting).await?;

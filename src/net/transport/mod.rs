@@ -45,9 +45,10 @@ pub use gate::{Gate, GateEvent, Keys, Me, OwnStarts};
 pub use handle::{Handle, SocketInfo, Traffic};
 pub use look::{Looked, look};
 pub use refusal::Refusal;
+pub use tls::cipher_in_words;
 
 pub use crate::model::hello::KnownPeer;
-use crate::model::limits;
+use crate::model::{config::Packets, limits};
 
 /// What libp2p's swarm is made with.
 pub type SwarmTransport = Boxed<(PeerId, StreamMuxerBox)>;
@@ -62,6 +63,8 @@ pub struct TransportConfig {
     /// False is for talking with a peer that has no admission to pass: a plain libp2p program in a test of
     /// wire compatibility. Then *everybody* gets in and nothing is recorded; a node never sets it.
     pub admission: bool,
+    /// How packets are made and kept.
+    pub packets: Packets,
 }
 
 impl Default for TransportConfig {
@@ -70,6 +73,7 @@ impl Default for TransportConfig {
             admissions_max: limits::ADMISSIONS_MAX,
             admissions_per_address_max: limits::ADMISSIONS_PER_ADDRESS_MAX,
             admission: true,
+            packets: Packets::default(),
         }
     }
 }

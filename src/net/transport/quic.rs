@@ -58,7 +58,7 @@ impl Quic {
         handle: Handle,
     ) -> Result<Self, Error> {
         Ok(Self {
-            setup: Setup::new(keypair)?,
+            setup: Setup::new(keypair, config.packets)?,
             admission: Admission { gate, required: config.admission },
             handle,
             slots: Slots::new(config.admissions_max, config.admissions_per_address_max),

@@ -15,12 +15,14 @@ use rustls::{
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, ServerName, UnixTime},
+    quic::Suite,
     server::danger::{ClientCertVerified, ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
 
 use super::Error;
+use crate::model::config::Cipher;
 
 const ALPN: &[u8] = b"libp2p";
 
@@ -29,20 +31,25 @@ const ALPN: &[u8] = b"libp2p";
 pub(super) struct Tls {
     client: rustls::ClientConfig,
     server: Arc<QuicServerConfig>,
+    first_packets: Suite,
     own: PeerId,
 }
 
 impl Tls {
     /// A fresh certificate for this key pair and configurations around it.
-    pub(super) fn new(keypair: &Keypair) -> Result<Self, Error> {
+    pub(super) fn new(keypair: &Keypair, cipher: Cipher) -> Result<Self, Error> {
         let (certificate, key) = certificate::generate(keypair).map_err(broken)?;
         // Not rustls' shorter ways: they refuse libp2p's critical extension.
         let key = aws_lc_rs::sign::any_ecdsa_type(&key).map_err(broken)?;
         let certified = Arc::new(CertifiedKey::new(vec![certificate], key));
-        let provider = Arc::new(provider());
+        let provider = Arc::new(provider(offered(cipher, has_aes_instructions())));
+        let first_packets = first_packets()?;
+        let server = Arc::new(server(&provider, &certified)?);
+        let server = QuicServerConfig::with_initial(server, first_packets).map_err(broken)?;
         Ok(Self {
             client: client(&provider, &certified)?,
-            server: Arc::new(server(&provider, &certified)?.try_into().map_err(broken)?),
+            server: Arc::new(server),
+            first_packets,
             own: keypair.public().to_peer_id(),
         })
     }
@@ -56,7 +63,8 @@ impl Tls {
         let mut config = self.client.clone();
         let verifier = Verifier { expected, own: Some(self.own) };
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
-        Ok(Arc::new(config.try_into().map_err(broken)?))
+        let config = QuicClientConfig::with_initial(Arc::new(config), self.first_packets);
+        Ok(Arc::new(config.map_err(broken)?))
     }
 }
 
@@ -104,19 +112,42 @@ fn server(provider: &Arc<CryptoProvider>, key: &Arc<CertifiedKey>) -> Result<rus
     Ok(config)
 }
 
-/// AES-128-GCM costs a third of ChaCha20 where the processor has AES instructions, and much more elsewhere.
-/// Both are always there: QUIC's first packets need AES (RFC 9001, 5.2).
-fn provider() -> CryptoProvider {
+/// What this machine offers and accepts, in its order. AES-128-GCM costs a third of ChaCha20 where the
+/// processor has AES instructions, and much more elsewhere. One that has none offers ChaCha20 alone, because
+/// the other side knows only its own processor.
+fn offered(cipher: Cipher, has_aes: bool) -> &'static [CipherSuite] {
+    const FAST_AES: &[CipherSuite] =
+        &[CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256];
+    const NO_AES: &[CipherSuite] = &[CipherSuite::TLS13_CHACHA20_POLY1305_SHA256];
+    match cipher {
+        Cipher::Auto if has_aes => FAST_AES,
+        Cipher::Auto | Cipher::ChaCha20 => NO_AES,
+    }
+}
+
+fn provider(offered: &[CipherSuite]) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
-    let wanted = if has_aes_instructions() {
-        [CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256]
-    } else {
-        [CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, CipherSuite::TLS13_AES_128_GCM_SHA256]
-    };
     let find =
         |suite| aws_lc_rs::ALL_CIPHER_SUITES.iter().find(|s: &&SupportedCipherSuite| s.suite() == suite);
-    provider.cipher_suites = wanted.into_iter().filter_map(find).copied().collect();
+    provider.cipher_suites = offered.iter().copied().filter_map(find).copied().collect();
     provider
+}
+
+/// The first packets of every connection are encrypted with AES, whatever is agreed later (RFC 9001, 5.2).
+fn first_packets() -> Result<Suite, Error> {
+    let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13();
+    suite.and_then(|suite| suite.quic_suite()).ok_or_else(|| broken("no cipher for QUIC's first packets"))
+}
+
+/// What packets to and from this machine are encrypted with, in words for a person.
+pub fn cipher_in_words(cipher: Cipher) -> &'static str {
+    match (cipher, has_aes_instructions()) {
+        (Cipher::Auto, true) => {
+            "AES-128-GCM, and ChaCha20-Poly1305 with machines whose processor has no AES instructions"
+        }
+        (Cipher::Auto, false) => "ChaCha20-Poly1305, because this processor has no AES instructions",
+        (Cipher::ChaCha20, _) => "ChaCha20-Poly1305, because network.cipher says so",
+    }
 }
 
 fn has_aes_instructions() -> bool {
@@ -260,5 +291,57 @@ impl ClientCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{
+        ProtocolVersion,
+        quic::{ClientConnection, Connection, ServerConnection, Version},
+    };
+
+    use super::*;
+
+    /// What one that offers this and one that accepts that agree upon.
+    fn agreed(dialer: &'static [CipherSuite], listener: &'static [CipherSuite]) -> CipherSuite {
+        let certified = |seed: u8| {
+            let keypair = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
+            let (certificate, key) = certificate::generate(&keypair).unwrap();
+            Arc::new(CertifiedKey::new(vec![certificate], aws_lc_rs::sign::any_ecdsa_type(&key).unwrap()))
+        };
+        let client = client(&Arc::new(provider(dialer)), &certified(1)).unwrap();
+        let server = server(&Arc::new(provider(listener)), &certified(2)).unwrap();
+        let name = ServerName::try_from("l").unwrap();
+        let client = ClientConnection::new(Arc::new(client), Version::V1, name, vec![]).unwrap();
+        let server = ServerConnection::new(Arc::new(server), Version::V1, vec![]).unwrap();
+        let mut sides = [Connection::Client(client), Connection::Server(server)];
+        for turn in 0..20 {
+            loop {
+                // What is said under other keys goes in packets of its own.
+                let mut said = Vec::new();
+                let keys_change = sides[turn % 2].write_hs(&mut said).is_some();
+                sides[1 - turn % 2].read_hs(&said).unwrap();
+                if !keys_change {
+                    break;
+                }
+            }
+        }
+        assert!(sides.iter().all(|side| side.protocol_version() == Some(ProtocolVersion::TLSv1_3)));
+        let [one, other] = sides.map(|side| side.negotiated_cipher_suite().map(|suite| suite.suite()));
+        assert_eq!(one, other);
+        one.expect("they agreed")
+    }
+
+    #[test]
+    fn aes_is_used_only_where_both_processors_have_instructions_for_it() {
+        let (aes, none) = (offered(Cipher::Auto, true), offered(Cipher::Auto, false));
+        let forced = offered(Cipher::ChaCha20, true);
+        assert_eq!(agreed(aes, aes), CipherSuite::TLS13_AES_128_GCM_SHA256);
+        for slow in [none, forced] {
+            for (dialer, listener) in [(slow, aes), (aes, slow), (slow, slow), (none, forced)] {
+                assert_eq!(agreed(dialer, listener), CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+            }
+        }
     }
 }
