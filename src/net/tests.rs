@@ -592,7 +592,11 @@ fn a_get_that_is_given_up_hurts_no_other_and_a_dead_stream_is_not_kept() {
 
 /// A header of version 1, number 1, as an attacker would build it.
 fn header(kind: u8, id: BodyId, len: u64, durable: u8) -> Vec<u8> {
-    let header = codec::encode(&(1u64, 1u64, kind, id, len, Vec::<PeerId>::new(), durable, durable > 0));
+    framed(&(1u64, 1u64, kind, id, len, Vec::<PeerId>::new(), durable, durable > 0))
+}
+
+fn framed(header: &impl serde::Serialize) -> Vec<u8> {
+    let header = codec::encode(header);
     [(header.len() as u32).to_be_bytes().to_vec(), header].concat()
 }
 
@@ -639,6 +643,58 @@ fn a_body_cut_short_or_standing_still_is_an_error_and_gives_its_place_back() {
         assert!(calls.try_recv().is_err());
         let _keeping = keep(calls, b.id);
         assert!(a.handle.bulk(b.id).put(put(&full), QUIET).await.is_ok());
+    });
+}
+
+/// The next answer of a bulk stream, in the words of its header; none if there is none in time.
+async fn bulk_answer(stream: &mut Stream, patience: Duration) -> Option<(u64, u8)> {
+    let read = async {
+        let mut len = [0; 4];
+        stream.read_exact(&mut len).await.ok()?;
+        let mut header = vec![0; u32::from_be_bytes(len) as usize];
+        stream.read_exact(&mut header).await.ok()?;
+        let (_, number, kind, ..): (u64, u64, u8, u64, Vec<PeerId>, String) =
+            codec::decode(&header, limits::BULK_HEADER_BYTES_MAX).unwrap();
+        Some((number, kind))
+    };
+    timeout(patience, read).await.ok().flatten()
+}
+
+#[test]
+fn a_body_that_comes_slowly_is_waited_for_and_one_that_drips_is_not() {
+    run(async {
+        let mut a = node(1).start().await;
+        let mut setup = node(2).knows(&a);
+        setup.config.bulk_stall = Duration::from_millis(300);
+        let mut b = setup.start().await;
+        b.until_connected(a.id).await;
+        a.until_connected(b.id).await;
+        let _keeping = keep(b.calls.take().unwrap(), b.id);
+        let mut stream = a.greeted(b.id, BULK).await;
+        let full = body(1, 200_000);
+        stream
+            .write_all(&framed(&(1u64, 1u64, 1u8, hash(&full), 200_000u64, vec![id_of(7)], 2u8, true)))
+            .await
+            .unwrap();
+        // Its sender may have handed all of it to the system by now; what it hears is that it arrives.
+        let mut sent = 0;
+        let working = loop {
+            stream.write_all(&full[sent..sent + 1000]).await.unwrap();
+            sent += 1000;
+            if let Some(answer) = bulk_answer(&mut stream, Duration::from_millis(10)).await {
+                break answer;
+            }
+        };
+        assert_eq!(working, (0, 8));
+        stream.write_all(&full[sent..]).await.unwrap();
+        while bulk_answer(&mut stream, PATIENCE).await.expect("a receipt") == (0, 8) {}
+        // Never still for long, and never there.
+        stream.write_all(&put_header(hash(&full), full.len() as u64)).await.unwrap();
+        while stream.write_all(&[1]).await.is_ok() && b.handle.counters().bulk_stalled.get() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        b.count(|c| c.bulk_stalled.get(), 1).await;
+        assert_eq!(b.handle.counters().bulk_short.get(), 0);
     });
 }
 

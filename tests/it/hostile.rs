@@ -53,7 +53,7 @@ use crate::{
 };
 
 /// What an allocator may keep after ten times as much of the same: the bound that the design sets.
-const GROWTH_KIB: u64 = 1024;
+pub const GROWTH_KIB: u64 = 1024;
 /// Frames of each kind of attack, and of the smaller round before.
 const FRAMES: u64 = 10_000;
 const FRAMES_BEFORE: u64 = 2_000;
@@ -61,16 +61,16 @@ const FRAMES_BEFORE: u64 = 2_000;
 // ---- the scene ----
 
 /// A running cluster, an honest client that was there before the attack, and its key.
-struct Scene {
-    cluster: Arc<Cluster>,
-    key: ClusterKey,
-    addr: Multiaddr,
-    pid: u32,
+pub struct Scene {
+    pub cluster: Arc<Cluster>,
+    pub key: ClusterKey,
+    pub addr: Multiaddr,
+    pub pid: u32,
     watcher: Foe,
 }
 
 impl Scene {
-    async fn start(nodes: usize) -> Self {
+    pub async fn start(nodes: usize) -> Self {
         let cluster = tokio::task::spawn_blocking(move || Cluster::start(nodes)).await.unwrap();
         Self::of(cluster).await
     }
@@ -87,13 +87,13 @@ impl Scene {
     }
 
     /// A command of the real program, beside this runtime.
-    async fn cli<T: Send + 'static>(&self, run: impl FnOnce(&Cluster) -> T + Send + 'static) -> T {
+    pub async fn cli<T: Send + 'static>(&self, run: impl FnOnce(&Cluster) -> T + Send + 'static) -> T {
         let cluster = self.cluster.clone();
         tokio::task::spawn_blocking(move || run(&cluster)).await.unwrap()
     }
 
     /// Something new is put and everything comes back.
-    async fn serves(&self, name: &'static str, seed: u64) {
+    pub async fn serves(&self, name: &'static str, seed: u64) {
         let bytes = noise(seed, 200_000);
         let got =
             self.cli(move |cluster| (cluster.put(name, &bytes), cluster.get(name) == Some(bytes))).await;
@@ -106,7 +106,7 @@ impl Scene {
         status["refused"].as_u64().expect("a number")
     }
 
-    async fn counted(&self) -> Counters {
+    pub async fn counted(&self) -> Counters {
         self.watcher.counters().await
     }
 
@@ -118,7 +118,7 @@ impl Scene {
     }
 
     /// At least so many messages more than `before` were thrown away and counted.
-    async fn malformed_since(&self, before: &Counters, at_least: u64) {
+    pub async fn malformed_since(&self, before: &Counters, at_least: u64) {
         let wanted = before.malformed + at_least;
         until("every bad frame counted", || async { self.counted().await.malformed >= wanted }).await;
     }
@@ -869,12 +869,12 @@ async fn a_stranger_may_write_beside_a_user_and_never_over() {
 
 // ---- bodies ----
 
-fn body_id(bytes: &[u8]) -> BodyId {
+pub fn body_id(bytes: &[u8]) -> BodyId {
     BodyId(*blake3::hash(bytes).as_bytes())
 }
 
 /// One put, as raw frames; the kind of the answer and the holders in it.
-async fn put_raw(
+pub async fn put_raw(
     foe: &Foe,
     id: BodyId,
     body: &[u8],

@@ -4,6 +4,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod answers;
+mod bad_links;
+mod bad_peers;
 mod cli;
 mod cluster;
 mod consensus;

@@ -21,6 +21,7 @@ use libp2p::{PeerId, Stream};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinSet,
+    time::timeout,
 };
 
 use super::{
@@ -37,6 +38,10 @@ use crate::{
         transport::Gate,
     },
 };
+
+/// A body that is not there after this many times the patience with its single pieces is given up. By then its
+/// sender has given it up too.
+const BODY_STALLS_MAX: u32 = 6;
 
 /// What all served streams share.
 pub(in crate::net) struct Server {
@@ -217,7 +222,10 @@ impl Reading<'_> {
         if let BulkRequest::Put { id, .. } = &request {
             body = vec![0; len];
             let moved = |_| self.intake.moved.notify_one();
-            let hash = framing::read_body(&mut self.from_peer, &mut body, self.server.stall, moved).await?;
+            let stall = self.server.stall;
+            let reading = framing::read_body(&mut self.from_peer, &mut body, stall, moved);
+            // One that drips moves all the time and would have its place for ever.
+            let hash = timeout(BODY_STALLS_MAX * stall, reading).await.map_err(|_| Fault::Stalled)??;
             self.server.counters.bulk_bytes_received.add(len as u64);
             if hash != *id {
                 self.server.counters.bulk_corrupt.bump();
@@ -284,7 +292,8 @@ async fn write_answers(
         let header = wire::encode_reply(answered.number, &answered.reply);
         framing::write_pieces(&mut to_peer, &header, server.stall, |_| {}).await?;
         if let Some(body) = &answered.body {
-            framing::write_pieces(&mut to_peer, body, server.stall, |_| {}).await?;
+            let writing = framing::write_pieces(&mut to_peer, body, server.stall, |_| {});
+            timeout(BODY_STALLS_MAX * server.stall, writing).await.map_err(|_| Fault::Stalled)??;
             server.counters.bulk_bytes_sent.add(body.len() as u64);
         }
         framing::flush(&mut to_peer, server.stall).await?;
