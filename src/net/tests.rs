@@ -28,6 +28,7 @@ use crate::{
     seal::admission::ClusterKey,
 };
 
+mod bulk;
 mod rpc;
 
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -3,7 +3,11 @@
 //!
 //! Each time the node serves others meanwhile, and every place, descriptor and byte of memory returns.
 
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{PeerId, core::muxing::SubstreamBox};
@@ -11,9 +15,11 @@ use tintype::model::{BodyId, codec, limits};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    cluster::noise,
+    cluster::{Answer, Cluster, ends, noise},
+    faults::Frozen,
     foe::{BULK, Foe, Mask, PATIENCE, framed, returned_to, uses},
     hostile::{GROWTH_KIB, Scene, body_id, put_raw},
+    inspect::wait_until_healthy,
 };
 
 /// Kinds of answers on a bulk stream.
@@ -201,4 +207,55 @@ async fn bodies_broken_off_or_of_another_length_leave_nothing_behind() {
     })
     .await;
     scene.serves("after.bin", 3).await;
+}
+
+// ---- a node that falls silent in the middle ----
+
+/// Gives the program so much on its standard input.
+fn feed(child: &mut Child, bytes: &[u8]) {
+    child.stdin.as_mut().expect("piped").write_all(bytes).expect("it reads on");
+}
+
+/// Puts the bytes; this node freezes when the first half of them has been taken.
+fn put_while_frozen(cluster: &Cluster, name: &str, bytes: &[u8], pid: u32) -> Answer {
+    let mut put = cluster.command(&["put", "-", "--name", name]);
+    put.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (mut putting, started) = (put.spawn().expect("started"), Instant::now());
+    // What the program has no room for in its memory has gone on to the nodes when this returns.
+    let (begun, rest) = bytes.split_at(bytes.len() / 2);
+    feed(&mut putting, begun);
+    let _frozen = Frozen::freeze(pid);
+    feed(&mut putting, rest);
+    drop(putting.stdin.take());
+    Answer::of(&putting.wait_with_output().expect("it ends"), started)
+}
+
+/// Reads an object; this node freezes when the beginning of it has come.
+fn get_while_frozen(cluster: &Cluster, name: &str, pid: u32) -> Vec<u8> {
+    let mut get = cluster.command(&["get", name, "-o", "-"]);
+    let mut getting = get.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("started");
+    let mut out = getting.stdout.take().expect("piped");
+    let mut came = vec![0; 2_000_000];
+    out.read_exact(&mut came).expect("the beginning comes");
+    let _frozen = Frozen::freeze(pid);
+    out.read_to_end(&mut came).expect("the rest comes");
+    assert!(getting.wait().expect("it ends").success());
+    came
+}
+
+#[test]
+fn a_node_that_freezes_in_the_middle_of_a_put_or_a_get_is_passed_over() {
+    let cluster = Cluster::start(3);
+    let bytes = noise(7, 24_000_000);
+    for victim in 0..2 {
+        let (pid, name) = (cluster.nodes.pid(victim).expect("it runs"), format!("{victim}.bin"));
+        let put = put_while_frozen(&cluster, &name, &bytes, pid);
+        ends(&put, 0, &["survives 1"]);
+        wait_until_healthy(&cluster);
+        let started = Instant::now();
+        let came = get_while_frozen(&cluster, &name, pid);
+        eprintln!("node {victim} froze: put {:?}, get {:?}", put.took, started.elapsed());
+        assert!(came == bytes, "{name} came back otherwise");
+        wait_until_healthy(&cluster);
+    }
 }

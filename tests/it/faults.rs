@@ -416,10 +416,11 @@ fn two_members_are_an_acceptor_and_a_mirror() {
 // ---- a frozen node ----
 
 /// A node that is stopped in its tracks, and goes on when this is dropped.
-struct Frozen(u32);
+pub struct Frozen(u32);
 
 impl Frozen {
-    fn freeze(pid: u32) -> Self {
+    /// Stops it.
+    pub fn freeze(pid: u32) -> Self {
         signal(pid, "-STOP");
         Self(pid)
     }

@@ -160,6 +160,13 @@ impl Lan {
         ip(&["-n", &self.host(host), "link", "set", "eth0", "gso_max_segs", "1"]);
     }
 
+    /// Makes a host's link take no IP packets above so many bytes, at both of its ends.
+    pub fn set_mtu(&self, host: usize, bytes: u16) {
+        for (space, device) in [(self.host(host), "eth0".to_owned()), (self.switch(), port(host))] {
+            ip(&["-n", &space, "link", "set", &device, "mtu", &bytes.to_string()]);
+        }
+    }
+
     /// Rules for what the switch passes on, in nft's words (`meta length > 1280 drop`); none takes them away.
     /// The answer is why that is not possible here.
     pub fn switch_rules(&self, rules: &[&str]) -> Result<(), String> {
@@ -218,7 +225,8 @@ fn ip(args: &[&str]) {
 
 fn try_run(program: &str, args: &[&str]) -> Result<(), String> {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("`{program}` (Debian: iproute2) does not run: {error}"))?;
+    let output =
+        output.map_err(|error| format!("`{program}` (Debian: iproute2, nftables) does not run: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     let failed = || format!("`{program} {}`: {}", args.join(" "), said.trim());
     output.status.success().then_some(()).ok_or_else(failed)

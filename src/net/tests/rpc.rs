@@ -1,7 +1,7 @@
 //! Questions and answers between whole networks, and with peers that speak the frames by hand.
 
 use super::{super::streams::RPC, *};
-use crate::net::streams::Inbound;
+use crate::net::streams::{Inbound, Inboxes};
 
 /// A question as it goes over the wire.
 fn question(number: u64, bytes: &[u8]) -> Vec<u8> {
@@ -57,16 +57,21 @@ impl Peer {
     }
 }
 
-/// A node whose rpc streams are answered by the test; a connected client asks it.
-struct ByHand {
-    id: PeerId,
+/// A node whose streams of one protocol are answered by the test; a connected client asks it.
+pub(super) struct ByHand {
+    pub(super) id: PeerId,
     streams: mpsc::Receiver<Inbound>,
-    asker: Peer,
+    pub(super) asker: Peer,
     _swarm: JoinHandle<()>,
 }
 
 impl ByHand {
     async fn start() -> Self {
+        Self::of(|inboxes| inboxes.rpc).await
+    }
+
+    /// The protocol's inbox says which it is.
+    pub(super) async fn of(protocol: impl FnOnce(Inboxes) -> mpsc::Receiver<Inbound>) -> Self {
         let (setup, keys) = (node(7), Keys::Cluster(ClusterKey::from_bytes([1; 32])));
         let mark = BootMark { boot: 1, process: ProcessId([1; 16]) };
         let me = Me {
@@ -97,7 +102,7 @@ impl ByHand {
         setup.config.bootstrap.push(loopback(port));
         let mut asker = setup.start().await;
         asker.until_connected(id_of(7)).await;
-        Self { id: id_of(7), streams: inboxes.rpc, asker, _swarm: polling }
+        Self { id: id_of(7), streams: protocol(inboxes), asker, _swarm: polling }
     }
 
     fn ask(&self, bytes: &[u8]) -> JoinHandle<Result<Vec<u8>, RequestError>> {
@@ -105,7 +110,7 @@ impl ByHand {
     }
 
     /// The next stream that the asker opens. Its place is given back at once.
-    async fn stream(&mut self) -> Stream {
+    pub(super) async fn stream(&mut self) -> Stream {
         let inbound = timeout(PATIENCE, self.streams.recv()).await.unwrap().unwrap();
         inbound.greet().await.unwrap().0
     }
