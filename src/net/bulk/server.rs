@@ -39,7 +39,7 @@ use crate::{
     },
 };
 
-/// A body that is not there after this many times the patience with its single pieces is given up. By then its
+/// A body that is not there after so many times the patience with a single piece is given up. By then its
 /// sender has given it up too.
 const BODY_STALLS_MAX: u32 = 6;
 
