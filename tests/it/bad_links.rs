@@ -114,7 +114,8 @@ fn same(path: &Path, bytes: &[u8]) -> bool {
 }
 
 /// The bytes went over the wire once: headers, acknowledgements and what is sealed around them are 7 in 100.
-/// A chunk or two may go twice where this machine has so much else to do that for half a second nothing moves.
+/// A chunk or two may go twice where this machine has so much else to do that nothing moves for half a
+/// second.
 #[track_caller]
 fn once(what: &str, carried: u64, payload: usize, took: Duration) {
     let times = carried as f64 / payload as f64;
