@@ -19,6 +19,7 @@ mod inspect;
 mod kept;
 mod lan;
 mod layers;
+mod many;
 mod namespaces;
 mod older;
 mod patient;

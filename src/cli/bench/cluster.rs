@@ -90,9 +90,12 @@ impl Cluster {
         })
     }
 
-    /// Says goodbye; the processes end.
-    pub(super) async fn stop(self) {
-        self.vault.close().await;
+    /// Says goodbye; the processes end, and what they have stored is gone.
+    pub(super) async fn stop(self) -> Result<()> {
+        let Self { vault, dir, _nodes: nodes, .. } = self;
+        vault.close().await;
+        drop(nodes);
+        Ok(std::fs::remove_dir_all(dir)?)
     }
 
     /// Measures one of the figures that need nodes. `bare` is what one bare stream carries, in MiB/s.
@@ -107,6 +110,7 @@ impl Cluster {
             Name::BareStream | Name::Seal | Name::Disk | Name::Lane | Name::Gossip => {
                 bail!("this needs no nodes")
             }
+            Name::Many3Nodes | Name::Many10Nodes => bail!("this has nodes of its own"),
         }
     }
 

@@ -3,14 +3,21 @@
 //! Each figure stands beside its ceiling, measured in the same run: what the machine gives to a program that
 //! does nothing but that one thing. Nothing of the user's vault is touched; everything made here is removed.
 
+mod clients;
 mod cluster;
+mod cpu;
 mod figure;
 mod group_commit;
+mod load;
 mod local;
+mod many;
+mod perf;
 mod pingpong;
+mod profile;
+mod symbols;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -21,6 +28,8 @@ use figure::Figure;
 
 /// Room that the largest run takes on the disk, each copy counted once.
 const ROOM_BYTES: u64 = 3 << 30;
+/// Sentences about puts that failed: they all say the same.
+const FAILED_TOLD_MAX: usize = 10;
 /// Bytes of a mebibyte.
 const MIB: f64 = (1u64 << 20) as f64;
 
@@ -33,9 +42,15 @@ pub struct Args {
     /// A few seconds for each, at most
     #[arg(long)]
     pub quick: bool,
+    /// Instead: processor time for each GiB, of the client and of three nodes, by room (Linux)
+    #[arg(long, conflicts_with = "names")]
+    pub profile: bool,
     /// For the ceiling of `commits`: be nothing but a durable writer in that home
     #[arg(long, value_name = "HOME", hide = true)]
     pub durable_writer: Option<PathBuf>,
+    /// Be nothing but one client with that load
+    #[arg(long, value_name = "LOAD", hide = true)]
+    pub load: Option<String>,
     /// Where the files go; not on a memory disk [default: a temporary folder]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -68,12 +83,19 @@ pub enum Name {
     SmallPuts,
     /// First writes of registers on three nodes, 64 at once
     Commits,
+    /// Pictures of 8 MB from 20 clients at once on three nodes, each client a process
+    #[value(name = "many-3-nodes")]
+    Many3Nodes,
+    /// The same on ten nodes
+    #[value(name = "many-10-nodes")]
+    Many10Nodes,
 }
 
 impl Name {
     /// Whether it is, or its ceiling is, what one bare stream carries.
     fn is_beside_a_stream(self) -> bool {
-        matches!(self, Self::BareStream | Self::Put1Copy | Self::Put3Copies | Self::Get)
+        let transfers = matches!(self, Self::Put1Copy | Self::Put3Copies | Self::Get);
+        transfers || matches!(self, Self::BareStream | Self::Many3Nodes | Self::Many10Nodes)
     }
 }
 
@@ -92,36 +114,65 @@ impl Effort {
 /// Measures, and prints the table or one JSON object a line.
 ///
 /// # Errors
-/// What keeps it from measuring.
+/// What keeps it from measuring. A put of many that failed is a finding.
 pub async fn run(args: &Args, context: &Context) -> Outcome {
     if let Some(home) = &args.durable_writer {
         let failed = |error: anyhow::Error| Problem::failed(format!("{error:#}"), "check the disk");
         group_commit::serve(home, Effort { quick: args.quick }).await.map_err(failed)?;
         return Ok(Exit::Done);
     }
-    let figures = measure(args, context).await.map_err(|error| match error.downcast::<Problem>() {
-        Ok(problem) => problem,
-        Err(error) => Problem::failed(format!("{error:#}"), "see `tintype bench --help`"),
-    })?;
-    if context.output.json() {
-        figures.iter().try_for_each(|figure| context.output.object(figure))?;
-    } else {
-        let rows: Vec<Vec<String>> = figures.iter().map(Figure::row).collect();
-        context.output.lines(text::table(&figure::HEAD, &rows))?;
+    if let Some(load) = &args.load {
+        load::serve(load, context).await.map_err(problem)?;
+        return Ok(Exit::Done);
     }
-    Ok(Exit::Done)
-}
-
-async fn measure(args: &Args, context: &Context) -> Result<Vec<Figure>> {
-    let effort = Effort { quick: args.quick };
-    let dir = place::choose(args.dir.as_deref(), ROOM_BYTES)?;
+    let dir = place::choose(args.dir.as_deref(), ROOM_BYTES).map_err(problem)?;
     // Declared before the processes that use it, so that it goes after them.
     let _tidy = place::RemoveAtEnd(dir.clone());
     if cfg!(debug_assertions) {
         context.output.warn("this is a debug build: its figures say nothing about a release build");
     }
+    if args.profile {
+        profile::run(&dir, Effort { quick: args.quick }, context).await.map_err(problem)?;
+        return Ok(Exit::Done);
+    }
+    let measured = measure(args, &dir, context).await.map_err(problem)?;
+    if context.output.json() {
+        measured.figures.iter().try_for_each(|figure| context.output.object(figure))?;
+    } else {
+        let rows: Vec<Vec<String>> = measured.figures.iter().map(Figure::row).collect();
+        context.output.lines(text::table(&figure::HEAD, &rows))?;
+    }
+    tell_failed(&measured.failed, context);
+    Ok(if measured.failed.is_empty() { Exit::Done } else { Exit::Findings })
+}
+
+fn problem(error: anyhow::Error) -> Problem {
+    match error.downcast::<Problem>() {
+        Ok(problem) => problem,
+        Err(error) => Problem::failed(format!("{error:#}"), "see `tintype bench --help`"),
+    }
+}
+
+/// Says how many puts failed, and why the first of them did.
+fn tell_failed(failed: &[String], context: &Context) {
+    if failed.is_empty() {
+        return;
+    }
+    context.output.warn(&format!("{} failed:", text::count(failed.len() as u64, "put", "puts")));
+    failed.iter().take(FAILED_TOLD_MAX).for_each(|sentence| context.output.warn(sentence));
+}
+
+/// All figures, and a sentence for each put that failed.
+#[derive(Default)]
+struct Measured {
+    figures: Vec<Figure>,
+    failed: Vec<String>,
+}
+
+async fn measure(args: &Args, dir: &Path, context: &Context) -> Result<Measured> {
+    let effort = Effort { quick: args.quick };
     let wanted = wanted(&args.names);
-    let mut figures = Vec::new();
+    let mut measured = Measured::default();
     let mut cluster = None;
     let needs_streams = wanted.iter().any(|name| name.is_beside_a_stream());
     let (own, stock) = if needs_streams { wire::bare_streams(effort).await? } else { (0.0, 0.0) };
@@ -129,24 +180,38 @@ async fn measure(args: &Args, context: &Context) -> Result<Vec<Figure>> {
         context.output.talk(&format!("measuring {}", label(name)));
         let figure = match name {
             Name::Seal => local::seal(effort).await?,
-            Name::Disk => local::disk(&dir, effort).await?,
+            Name::Disk => local::disk(dir, effort).await?,
             Name::Lane => pingpong::lane(effort).await?,
             Name::Gossip => pingpong::gossip(effort).await?,
             Name::BareStream => Figure::new("bare-stream", "MiB/s", own).under("stock libp2p-quic", stock),
+            Name::Many3Nodes | Name::Many10Nodes => {
+                stop(cluster.take()).await?;
+                let shape = if name == Name::Many3Nodes { &many::THREE } else { &many::TEN };
+                let many = many::measure(shape, dir, effort, own).await?;
+                measured.figures.extend(many.figures);
+                measured.failed.extend(many.failed);
+                continue;
+            }
             name => {
                 if cluster.is_none() {
-                    cluster = Some(cluster::Cluster::start(&dir).await?);
+                    cluster = Some(cluster::Cluster::start(&dir.join("cluster")).await?);
                 }
                 let cluster = cluster.as_mut().expect("it was started just above");
                 cluster.measure(name, effort, own).await?
             }
         };
-        figures.push(figure);
+        measured.figures.push(figure);
     }
+    stop(cluster).await?;
+    Ok(measured)
+}
+
+/// Ends the cluster of the single client, so that it takes nothing from who comes next.
+async fn stop(cluster: Option<cluster::Cluster>) -> Result<()> {
     if let Some(cluster) = cluster {
-        cluster.stop().await;
+        cluster.stop().await?;
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// All, or those asked for, each once, in the order in which they are measured best.
@@ -169,6 +234,8 @@ fn label(name: Name) -> &'static str {
         Name::Put3Copies => "put-3-copies",
         Name::Get => "get",
         Name::Commits => "commits",
+        Name::Many3Nodes => "many-3-nodes",
+        Name::Many10Nodes => "many-10-nodes",
     }
 }
 
