@@ -1,7 +1,7 @@
 //! Linux' `perf`, which looks many times a second in which function some processes are.
 //!
-//! It is told when to begin and when to end, so that nothing but what is measured is counted. It is ended with
-//! its owner.
+//! It is told when to begin and when to end, so that nothing but what is measured is counted. It is ended
+//! with its owner.
 
 use std::{
     fs::File,

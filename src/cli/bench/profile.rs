@@ -1,5 +1,5 @@
-//! `bench --profile`: what a byte costs in processor time, and where: the client and three nodes, each a process,
-//! put and get pictures, and every second of their time is told by room.
+//! `bench --profile`: what a byte costs in processor time, and where: the client and three nodes, each a
+//! process, put and get pictures, and every second of their time is told by room.
 //!
 //! The totals are the system's own count and exact. The split is a sample; how much of the total it has seen
 //! stands beside it. Linux only.

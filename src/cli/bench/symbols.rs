@@ -1,7 +1,7 @@
 //! In which room a processor was, by the name of the function that it was in. Pure.
 //!
-//! A function is sorted by its own name, not by who called it: copies made for the network and for the disk are
-//! one room. What no rule knows is its own room and is shown.
+//! A function is sorted by its own name, not by who called it: copies made for the network and for the disk
+//! are one room. What no rule knows is its own room and is shown.
 
 /// What is left when no rule knows a function: mostly generic functions of the standard library.
 pub(super) const UNCLASSIFIED: &str = "unclassified";
