@@ -101,7 +101,7 @@ impl Client {
             talking_to: Mutex::new(None),
             shunned: Mutex::default(),
             given_up: Mutex::default(),
-            rooms: super::store::Rooms::default(),
+            rooms: super::room::Rooms::default(),
             awake,
             view: tokio::sync::OnceCell::new(),
             user: tokio::sync::OnceCell::new(),

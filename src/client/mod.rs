@@ -29,6 +29,7 @@ mod holders;
 mod list;
 mod put;
 mod report;
+mod room;
 mod store;
 pub mod types;
 mod upload;
@@ -65,7 +66,7 @@ pub struct Client {
     /// Nodes that were waited for in vain and not connected since.
     given_up: Mutex<BTreeSet<PeerId>>,
     /// What may be under way to each node.
-    rooms: store::Rooms,
+    rooms: room::Rooms,
     awake: Arc<awake::AwakeClock>,
     view: tokio::sync::OnceCell<View>,
     user: tokio::sync::OnceCell<users::User>,

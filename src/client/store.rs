@@ -5,19 +5,18 @@
 //! that node dies.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Client, Error, View, types::OnProgress};
+use super::{Client, Error, View, room::Taken, types::OnProgress};
 use crate::{
     model::{
         BodyId, Millis, PeerId, limits,
@@ -38,9 +37,6 @@ const ARRIVED_PATIENCE: Millis = Millis(150);
 const BRING_PATIENCE: Millis = Millis(800);
 /// The pause before a busy or unreachable node is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
-
-/// What may be under way to each node.
-pub(super) type Rooms = Mutex<BTreeMap<PeerId, Arc<Semaphore>>>;
 
 /// What all chunks of one upload share.
 pub(super) struct Transfer<'a> {
@@ -103,21 +99,15 @@ impl Client {
     /// Waits for room for so many more bytes under way to a node, over all transfers. None if the node was
     /// passed over or lost meanwhile: then they are better off elsewhere. It never waits for ever: whoever
     /// has the room gives it back at the end of its call, which has a deadline, and waits for nobody's.
-    async fn room_at(&self, peer: PeerId, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let room = {
-            let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-            let fresh = || Arc::new(Semaphore::new(limits::CLIENT_UNACKNOWLEDGED_BYTES_MAX));
-            Arc::clone(rooms.entry(peer).or_insert_with(fresh))
-        };
-        let bytes = bytes.min(limits::CLIENT_UNACKNOWLEDGED_BYTES_MAX);
-        let bytes = u32::try_from(bytes).expect("a small constant at most");
-        if let Ok(permit) = Arc::clone(&room).try_acquire_many_owned(bytes) {
-            return Some(permit);
+    async fn room_at(&self, peer: PeerId, bytes: usize) -> Option<Taken> {
+        let room = self.rooms.of(peer);
+        if let Some(taken) = room.try_take(bytes) {
+            return Some(taken);
         }
         let was_shunned = self.is_shunned(&peer);
-        let permit = room.acquire_many_owned(bytes).await.expect("the semaphore is never closed");
+        let taken = room.take(bytes).await;
         let is_passed_over = !was_shunned && self.is_shunned(&peer);
-        (!is_passed_over && self.net.connected().contains_key(&peer)).then_some(permit)
+        (!is_passed_over && self.net.connected().contains_key(&peer)).then_some(taken)
     }
 }
 
@@ -228,10 +218,11 @@ impl Transfer<'_> {
         let durable = 2usize.saturating_sub(holders.len()).clamp(1, onward.len() + 1) as u8;
         let put = net::Put { id: *id, body: Arc::clone(body), onward, durable, first_hop: true };
         let patience = Duration::from_millis(self.patience_ms.load(Ordering::Relaxed));
+        let began = Instant::now();
         let stored = self.client.net.bulk(first).put(put, patience).await;
         // Before the room is given back: who waits for it must know that the node was passed over.
         let stored = stored.map_err(|error| self.judge(first, error));
-        drop(room);
+        room.give_back(began.elapsed());
         stored.map(|receipt| Some(receipt.holders))
     }
 
@@ -343,7 +334,7 @@ impl Storing<'_> {
 mod tests {
     //! Real connections on loopback to holders of a few lines.
 
-    use std::time::Instant;
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::client::holders::{

@@ -186,7 +186,7 @@ pub const BULK_HEADER_BYTES_MAX: usize = 4 << 10;
 /// Bulk requests of one stream that are not answered yet; past it the receiver reads no further.
 pub const BULK_REQUESTS_PER_STREAM_MAX: usize = 64;
 /// Bulk requests of one peer that a node serves at once, so that no peer has all of them.
-pub const BULK_SERVED_PER_PEER_MAX: usize = 32;
+pub const BULK_SERVED_PER_PEER_MAX: usize = 28;
 /// Bulk requests that this side has unanswered on one stream: on all its streams together well below what
 /// a server grants one peer, so that an honest asker alone never meets that bound.
 pub const BULK_ASKED_PER_STREAM_MAX: usize = 12;
@@ -196,8 +196,14 @@ pub const BULK_STREAMS_OPENED_MAX: usize = 2;
 pub const BULK_REASON_BYTES_MAX: usize = 256;
 /// One bulk call, however much else moves on its stream; a body takes milliseconds.
 pub const BULK_CALL_TIMEOUT: Millis = Millis(30_000);
-/// Bulk requests that a node serves at once: 1 MiB each.
-pub const BULK_SERVED_MAX: usize = 48;
+/// Bulk requests of clients that a node serves at once: 1 MiB each. Who comes when all are taken waits, and
+/// his stream is read no further: to read a body only to say "busy" costs the wire as much as to take it.
+pub const BULK_SERVED_MAX: usize = 32;
+/// The same of members. They have places of their own, which need no third node to become free, so that no ring
+/// of nodes forms whose clients' bodies wait for each other.
+pub const BULK_SERVED_MEMBERS_MAX: usize = 32;
+/// So long a request waits for a place, before it is told "busy". Meanwhile "working" is said.
+pub const BULK_PLACE_PATIENCE: Millis = Millis(BULK_WORKING_EVERY.0 * BULK_WORKING_MAX as u64);
 /// Body ids in one offer or check.
 pub const OFFER_IDS_MAX: usize = 1024;
 /// Bodies read and hashed by one verifying request: at most 32 MiB, well inside its deadline.
@@ -229,9 +235,9 @@ pub const NODE_TASKS_MAX: usize = 1024;
 /// Register calls that a node has in hand.
 pub const NODE_CALLS_MAX: usize = 1024;
 /// Bodies from clients that a node has in hand at once: each 1 MiB.
-pub const FIRST_HOP_MAX: usize = 32;
+pub const FIRST_HOP_MAX: usize = BULK_SERVED_MAX;
 /// Bodies from other members at once. They never wait for a third node, so no ring of waiting can form.
-pub const FORWARDED_MAX: usize = 32;
+pub const FORWARDED_MAX: usize = BULK_SERVED_MEMBERS_MAX;
 /// A holder that does not take a forwarded body for this long is passed over. Shorter than [`NO_PROGRESS`],
 /// so that who waits for the answer does not give up on the one that forwards.
 pub const FORWARD_PATIENCE: Millis = Millis(250);
@@ -395,5 +401,6 @@ const _: () = assert!(BODY_BYTES_MAX <= CLIENT_UNACKNOWLEDGED_BYTES_MAX);
 const _: () = assert!(REGISTER_BYTES_MAX < LANE_FRAME_BYTES_MAX);
 const _: () = assert!((TRANSFER_CHUNKS_MAX + TRANSFER_READY_MAX + 1) * CHUNK_BYTES <= TRANSFER_BYTES_MAX);
 const _: () = assert!(BULK_ASKED_PER_STREAM_MAX * BULK_STREAMS_OPENED_MAX < BULK_SERVED_PER_PEER_MAX);
+const _: () = assert!(BULK_SERVED_PER_PEER_MAX < BULK_SERVED_MAX);
 const _: () = assert!(BULK_STREAMS_OPENED_MAX <= BULK_STREAMS_PER_PEER_MAX);
 const _: () = assert!(OFFER_IDS_MAX * 34 < RPC_REQUEST_BYTES_MAX);

@@ -142,7 +142,7 @@ impl Net {
         let mut serving = JoinSet::new();
         let (frames_tx, frames) = mpsc::channel(limits::LANE_INBOX_MAX);
         serving.spawn(lane::serve(inboxes.lane, roster.clone(), counters.clone(), frames_tx));
-        let (calls_tx, calls) = mpsc::channel(limits::BULK_SERVED_MAX);
+        let (calls_tx, calls) = mpsc::channel(limits::BULK_SERVED_MAX + limits::BULK_SERVED_MEMBERS_MAX);
         let server = bulk::Server::new(calls_tx, gate.clone(), counters.clone(), config.bulk_stall);
         serving.spawn(bulk::serve(inboxes.bulk, Arc::new(server)));
 

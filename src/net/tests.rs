@@ -30,6 +30,7 @@ use crate::{
 
 mod bulk;
 mod rpc;
+mod served;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -194,16 +194,13 @@ impl Bodies {
             match call.request {
                 BulkRequest::Put { first_hop, .. } => {
                     let pool = if first_hop { &self.0.first_hop } else { &self.0.forwarded };
-                    match Arc::clone(pool).try_acquire_owned() {
-                        Ok(permit) => drop(tokio::spawn(async move {
-                            bodies.serve_put(call).await;
-                            drop(permit);
-                        })),
-                        Err(_) => {
-                            self.0.counters.declined.bump();
-                            let _ = call.reply.send(BulkAnswer::Busy);
-                        }
-                    }
+                    let pool = Arc::clone(pool);
+                    // Its place in the network's memory bounds how many wait.
+                    drop(tokio::spawn(async move {
+                        let permit = pool.acquire_owned().await;
+                        bodies.serve_put(call).await;
+                        drop(permit);
+                    }));
                 }
                 BulkRequest::Get { id } => drop(tokio::spawn(async move {
                     let answer = bodies.serve_get(id).await;

@@ -1,7 +1,7 @@
 //! The answering side of bulk: takes requests off the streams, checks bodies, hands calls up, sends answers.
 //!
-//! A body is in memory only under one of the node's places, and a peer that stops moving in the middle of one
-//! loses its stream and gives its places back.
+//! A body is in memory only under one of the node's places, for which a request waits; a peer that stops moving
+//! in the middle of a body loses its stream and gives its places back.
 
 use std::{
     sync::{
@@ -50,6 +50,7 @@ pub(in crate::net) struct Server {
     counters: SharedCounters,
     stall: Duration,
     places: Arc<Semaphore>,
+    places_for_members: Arc<Semaphore>,
     places_of: Tally,
 }
 
@@ -89,12 +90,24 @@ impl Server {
         stall: Duration,
     ) -> Self {
         let places = Arc::new(Semaphore::new(limits::BULK_SERVED_MAX));
-        Self { calls, gate, counters, stall, places, places_of: Tally::default() }
+        let places_for_members = Arc::new(Semaphore::new(limits::BULK_SERVED_MEMBERS_MAX));
+        Self { calls, gate, counters, stall, places, places_for_members, places_of: Tally::default() }
     }
 
-    fn hold(&self, peer: PeerId) -> Option<Held> {
+    /// A place for one request, in the order in which they came; none if the peer has too many already, or
+    /// if none becomes free in time.
+    async fn hold(&self, peer: PeerId, kind: Kind, intake: &Intake) -> Option<Held> {
         let place_of_peer = Place::take(&self.places_of, peer, limits::BULK_SERVED_PER_PEER_MAX)?;
-        let place = self.places.clone().try_acquire_owned().ok()?;
+        let places = if kind == Kind::Member { &self.places_for_members } else { &self.places };
+        let mut waiting =
+            std::pin::pin!(timeout(limits::BULK_PLACE_PATIENCE.into(), Arc::clone(places).acquire_owned()));
+        let place = loop {
+            match timeout(limits::BULK_WORKING_EVERY.into(), &mut waiting).await {
+                Ok(place) => break place.ok()?.ok()?,
+                // Whoever waits shall not take this node for a dead one.
+                Err(_) => intake.moved.notify_one(),
+            }
+        };
         Some(Held { _place: place, _place_of_peer: place_of_peer })
     }
 
@@ -170,7 +183,7 @@ struct Reading<'a> {
 struct Intake {
     /// Bytes of bodies that came, or were announced, and are not acknowledged.
     unacknowledged: AtomicUsize,
-    /// Told of every piece.
+    /// Told of every piece, and while the next request waits for its place.
     moved: Notify,
 }
 
@@ -184,7 +197,7 @@ impl Reading<'_> {
             let (number, request) =
                 wire::decode_request(&header).map_err(|_| Fault::Malformed("request header"))?;
             let len = self.admit(&request)?;
-            let held = self.server.hold(self.peer);
+            let held = self.server.hold(self.peer, self.kind, &self.intake).await;
             let wanted = request.id();
             let answer = match &held {
                 Some(_) => self.take(request, len).await?,
