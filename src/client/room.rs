@@ -1,9 +1,9 @@
 //! How much one client may have under way to one node: what is sent and not acknowledged.
 //!
 //! All of it goes out twice when that node dies, and all of it lies in that node's memory meanwhile. So it
-//! shrinks while acknowledgements take long, as when many clients share a node, and grows again when they come
-//! quickly: the delay tells, as in TCP Vegas (Brakmo, O'Malley, Peterson, 1994). It never sends, and knows no
-//! body.
+//! shrinks while acknowledgements take long, as when many clients share a node, and grows again when they
+//! come quickly: the delay tells, as in TCP Vegas (Brakmo, O'Malley, Peterson, 1994). It never sends, and
+//! knows no body.
 
 use std::{
     collections::BTreeMap,

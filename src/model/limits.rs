@@ -199,8 +199,8 @@ pub const BULK_CALL_TIMEOUT: Millis = Millis(30_000);
 /// Bulk requests of clients that a node serves at once: 1 MiB each. Who comes when all are taken waits, and
 /// his stream is read no further: to read a body only to say "busy" costs the wire as much as to take it.
 pub const BULK_SERVED_MAX: usize = 32;
-/// The same of members. They have places of their own, which need no third node to become free, so that no ring
-/// of nodes forms whose clients' bodies wait for each other.
+/// The same of members. They have places of their own, which need no third node to become free, so that no
+/// ring of nodes forms whose clients' bodies wait for each other.
 pub const BULK_SERVED_MEMBERS_MAX: usize = 32;
 /// So long a request waits for a place, before it is told "busy". Meanwhile "working" is said.
 pub const BULK_PLACE_PATIENCE: Millis = Millis(BULK_WORKING_EVERY.0 * BULK_WORKING_MAX as u64);
@@ -247,6 +247,9 @@ pub const REPAIR_AFTER_START: Millis = Millis(1000);
 pub const REPAIR_AFTER_CONNECT: Millis = Millis(500);
 /// Repair runs again this long after one that left something undone.
 pub const REPAIR_RETRY: Millis = Millis(3000);
+/// After a run repair rests so many times as long: while much is being written, each run finds somebody who
+/// is a moment behind, and calls for the next one.
+pub const REPAIR_REST: u64 = 5;
 /// Repair runs this often although nothing happened.
 pub const REPAIR_EVERY: Millis = Millis(600_000);
 /// While some object wants a single copy, a write is followed by a new count so soon: `status` must not lag

@@ -50,7 +50,7 @@ pub(super) enum Call {
     /// Repair found an agreed value.
     LateAccept { object: ObjectId, accepted: chunkpaxos::Accepted },
     /// A repair run has ended.
-    RepairDone { lacking: Option<u64>, single_copy: u64 },
+    RepairDone { lacking: Option<u64>, single_copy: u64, took: Millis },
 }
 
 /// All that a started node is made of.
@@ -121,6 +121,8 @@ pub(super) struct EventLoop {
     pub(super) lacking: Option<u64>,
     pub(super) single_copy: Option<u64>,
     pub(super) repair_is_outdated: bool,
+    /// Repair takes a part of the time only, however much there is always to be looked at again.
+    pub(super) no_repair_before: Millis,
     pub(super) stop_token: [u8; 32],
     pub(super) tasks: Arc<Semaphore>,
     pub(super) stop: watch::Sender<bool>,
@@ -200,6 +202,7 @@ impl EventLoop {
             lacking: None,
             single_copy: None,
             repair_is_outdated: false,
+            no_repair_before: Millis(0),
             stop_token: rand::random(),
             tasks: Arc::new(Semaphore::new(limits::NODE_TASKS_MAX)),
             stop,

@@ -262,7 +262,8 @@ impl EventLoop {
             Call::LateAccept { object, accepted } => {
                 self.feed_paxos(chunkpaxos::Event::LateAccept { object, accepted });
             }
-            Call::RepairDone { lacking, single_copy } => {
+            Call::RepairDone { lacking, single_copy, took } => {
+                self.no_repair_before = self.now() + Millis(took.0.saturating_mul(limits::REPAIR_REST));
                 self.single_copy = Some(single_copy);
                 // A member that came back meanwhile was perhaps not looked at: nothing is known then.
                 self.lacking = lacking.filter(|_| !self.repair_is_outdated);
@@ -499,6 +500,9 @@ impl EventLoop {
 
     fn start_repair(&mut self) {
         let Some(cluster) = &self.cluster else { return };
+        if self.now() < self.no_repair_before {
+            return self.timers.arm(TimerKey::Repair, self.no_repair_before);
+        }
         let Some(running) = self.bodies.try_begin_repair() else {
             self.timers.arm(TimerKey::Repair, self.now() + limits::REPAIR_RETRY);
             return;

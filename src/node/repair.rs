@@ -4,7 +4,10 @@
 //! settled by a full round, and tells every placed member which bodies belong on it; that member fetches
 //! what it lacks. It deletes nothing and decides nothing: ChunkPaxos does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,10 +21,10 @@ use super::{
 use crate::{
     disk::Disk,
     model::{
-        BodyId, ObjectId, PeerId, limits,
+        BodyId, Millis, ObjectId, PeerId, limits,
         member::Epoch,
         object::{BodyPublic, ManifestBody, Redundancy},
-        register::{RawRegister, VerifiedRegister},
+        register::{RawRegister, Register, VerifiedRegister},
         rpc::{BodyState, RecordPage, Request, Response},
         slots::HashSlot,
     },
@@ -65,6 +68,7 @@ type SlotRecords = BTreeMap<ObjectId, (Ballot, RawRegister)>;
 impl Repair {
     /// Runs once and reports to the loop.
     pub(super) async fn run(self) {
+        let began = Instant::now();
         let mut found = Found::default();
         for slot in HashSlot::all() {
             let keepers = placement::keepers(Epoch::FOUNDING, &self.members, slot);
@@ -77,10 +81,9 @@ impl Repair {
         self.push(&mut found, 1).await;
         self.tell_those_behind(&found).await;
         drop(self.running);
-        let _ = self
-            .calls
-            .send(Call::RepairDone { lacking: Some(found.lacking), single_copy: found.single_copy })
-            .await;
+        let took = Millis(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let Found { lacking, single_copy, .. } = found;
+        let _ = self.calls.send(Call::RepairDone { lacking: Some(lacking), single_copy, took }).await;
     }
 
     /// A member whose write was refused or whose messages were lost does not know that it lacks something.
@@ -139,18 +142,23 @@ impl Repair {
         answers: &[Option<&(Ballot, RawRegister)>],
         majority: usize,
         mine: Option<&(Ballot, RawRegister)>,
-    ) -> Option<VerifiedRegister> {
+    ) -> Option<Register> {
         let newest = answers.iter().flatten().max_by_key(|(ballot, _)| *ballot)?;
         let agreeing = answers.iter().flatten().filter(|(ballot, _)| *ballot == newest.0).count();
         if agreeing < majority {
-            return self.settle(object).await;
+            return self.settle(object).await.map(|value| (*value).clone());
+        }
+        // What this disk has was checked before it was written, and nothing is left to do about it.
+        if let Some((_, value)) = mine.filter(|(ballot, _)| *ballot >= newest.0) {
+            return Register::decode(&value.0).ok();
         }
         let value = self.verified(&newest.1).await?;
-        if mine.is_none_or(|(ballot, _)| *ballot < newest.0) {
-            let accepted = Accepted { ballot: newest.0, value: value.clone() };
-            let _ = self.calls.send(Call::LateAccept { object, accepted }).await;
-        }
-        Some(value)
+        let register = (*value).clone();
+        let _ = self
+            .calls
+            .send(Call::LateAccept { object, accepted: Accepted { ballot: newest.0, value } })
+            .await;
+        Some(register)
     }
 
     async fn settle(&self, object: ObjectId) -> Option<VerifiedRegister> {
@@ -170,7 +178,7 @@ impl Repair {
     // ---- bodies ----
 
     /// Notes where every body of a value belongs: its manifest, its chunks, and those of the versions kept.
-    async fn place(&self, value: &VerifiedRegister, found: &mut Found) {
+    async fn place(&self, value: &Register, found: &mut Found) {
         let mut queue: Vec<BodyId> = value.manifest.into_iter().collect();
         while let Some(manifest) = queue.pop() {
             if !found.manifests.insert(manifest) {

@@ -48,6 +48,8 @@ const NODES: usize = 3;
 const SMALL_BYTES: usize = 20_000;
 /// An edge of the large pictures: 30 MB of noise as PNG.
 const EDGE_PX: u32 = 3162;
+/// What one of them takes at most.
+const LARGE_BYTES_MAX: usize = 32 << 20;
 /// Clients of `commits`: each a connection of its own would be one more thread; these share two.
 const COMMITTERS: usize = 2;
 const _: () = assert!(group_commit::CALLERS / COMMITTERS <= RPC_IN_FLIGHT_MAX);
@@ -149,8 +151,13 @@ impl Cluster {
 
     async fn put(&mut self, name: &'static str, copies: u8, effort: Effort, bare: f64) -> Result<Figure> {
         let mut rates = Vec::new();
-        for _ in 0..effort.pick(2, 3) {
-            rates.push(self.put_pictures(effort.pick(4, 12), copies).await?);
+        let count = effort.pick(4, 36);
+        for _ in 0..3 {
+            let dir = self.dir.clone();
+            let room = count * LARGE_BYTES_MAX * usize::from(copies);
+            let touched = tokio::task::spawn_blocking(move || local::touch_memory(&dir, room));
+            touched.await.context("writing a file")??;
+            rates.push(self.put_pictures(count, copies).await?);
         }
         Ok(Figure::new(name, "MiB/s", median(rates)).under("our bare stream", bare))
     }

@@ -26,8 +26,10 @@ use super::{context::Context, demo::place, problem::Outcome, text};
 use crate::api::{Exit, Problem};
 use figure::Figure;
 
-/// Room that the largest run takes on the disk, each copy counted once.
-const ROOM_BYTES: u64 = 3 << 30;
+/// Room that a quick run takes on the disk, every copy counted.
+const QUICK_ROOM_BYTES: u64 = 5 << 30;
+/// Room that a thorough one takes.
+const ROOM_BYTES: u64 = 18 << 30;
 /// Sentences about puts that failed: they all say the same.
 const FAILED_TOLD_MAX: usize = 10;
 /// Bytes of a mebibyte.
@@ -125,7 +127,8 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
         load::serve(load, context).await.map_err(problem)?;
         return Ok(Exit::Done);
     }
-    let dir = place::choose(args.dir.as_deref(), ROOM_BYTES).map_err(problem)?;
+    let dir = place::choose(args.dir.as_deref(), if args.quick { QUICK_ROOM_BYTES } else { ROOM_BYTES })
+        .map_err(problem)?;
     // Declared before the processes that use it, so that it goes after them.
     let _tidy = place::RemoveAtEnd(dir.clone());
     if cfg!(debug_assertions) {

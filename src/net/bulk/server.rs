@@ -1,7 +1,7 @@
 //! The answering side of bulk: takes requests off the streams, checks bodies, hands calls up, sends answers.
 //!
-//! A body is in memory only under one of the node's places, for which a request waits; a peer that stops moving
-//! in the middle of a body loses its stream and gives its places back.
+//! A body is in memory only under one of the node's places, for which a request waits; a peer that stops
+//! moving in the middle of a body loses its stream and gives its places back.
 
 use std::{
     sync::{
