@@ -16,7 +16,7 @@ use super::{
     events::Events,
     load::Sampler,
     machines::{Caller, Cluster},
-    report,
+    repair, report,
     timers::{TimerKey, Timers},
 };
 use crate::{
@@ -117,12 +117,7 @@ pub(super) struct EventLoop {
     pub(super) still_connected: BTreeMap<PeerId, u32>,
     /// What was last written down of each member.
     pub(super) kept_marks: BTreeMap<PeerId, KnownPeer>,
-    /// Copies that the last repair run missed; none = no run has ended since somebody came.
-    pub(super) lacking: Option<u64>,
-    pub(super) single_copy: Option<u64>,
-    pub(super) repair_is_outdated: bool,
-    /// Repair takes a part of the time only, however much there is always to be looked at again.
-    pub(super) no_repair_before: Millis,
+    pub(super) repair: repair::LastRun,
     pub(super) stop_token: [u8; 32],
     pub(super) tasks: Arc<Semaphore>,
     pub(super) stop: watch::Sender<bool>,
@@ -199,10 +194,7 @@ impl EventLoop {
             warnings: BTreeMap::new(),
             still_connected: BTreeMap::new(),
             kept_marks: BTreeMap::new(),
-            lacking: None,
-            single_copy: None,
-            repair_is_outdated: false,
-            no_repair_before: Millis(0),
+            repair: repair::LastRun::default(),
             stop_token: rand::random(),
             tasks: Arc::new(Semaphore::new(limits::NODE_TASKS_MAX)),
             stop,

@@ -216,7 +216,7 @@ impl EventLoop {
     pub(super) fn on_durable(&mut self, durable: Durable) {
         match durable {
             Durable::ChunkPaxos { then: Some(then), .. } => {
-                if self.single_copy > Some(0) {
+                if self.repair.single_copy > Some(0) {
                     // It may have been the last that wanted a single copy, or one more.
                     self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::RECOUNT_AFTER);
                 }
@@ -263,10 +263,10 @@ impl EventLoop {
                 self.feed_paxos(chunkpaxos::Event::LateAccept { object, accepted });
             }
             Call::RepairDone { lacking, single_copy, took } => {
-                self.no_repair_before = self.now() + Millis(took.0.saturating_mul(limits::REPAIR_REST));
-                self.single_copy = Some(single_copy);
+                self.repair.not_before = self.now() + Millis(took.0.saturating_mul(limits::REPAIR_REST));
+                self.repair.single_copy = Some(single_copy);
                 // A member that came back meanwhile was perhaps not looked at: nothing is known then.
-                self.lacking = lacking.filter(|_| !self.repair_is_outdated);
+                self.repair.lacking = lacking.filter(|_| !self.repair.is_outdated);
                 let again = if lacking == Some(0) { limits::REPAIR_EVERY } else { limits::REPAIR_RETRY };
                 self.timers.arm_no_later(TimerKey::Repair, self.now() + again);
             }
@@ -416,8 +416,8 @@ impl EventLoop {
     /// Somebody is here, this node perhaps, who may lack something: how much is not known until the next run
     /// has ended.
     pub(super) fn repair_soon(&mut self) {
-        self.lacking = None;
-        self.repair_is_outdated = true;
+        self.repair.lacking = None;
+        self.repair.is_outdated = true;
         self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::REPAIR_AFTER_CONNECT);
     }
 
@@ -500,14 +500,14 @@ impl EventLoop {
 
     fn start_repair(&mut self) {
         let Some(cluster) = &self.cluster else { return };
-        if self.now() < self.no_repair_before {
-            return self.timers.arm(TimerKey::Repair, self.no_repair_before);
+        if self.now() < self.repair.not_before {
+            return self.timers.arm(TimerKey::Repair, self.repair.not_before);
         }
         let Some(running) = self.bodies.try_begin_repair() else {
             self.timers.arm(TimerKey::Repair, self.now() + limits::REPAIR_RETRY);
             return;
         };
-        self.repair_is_outdated = false;
+        self.repair.is_outdated = false;
         let run = repair::Repair {
             me: self.me,
             members: cluster.members.clone(),
@@ -539,7 +539,7 @@ impl EventLoop {
         if self.bodies.take_missed() {
             self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::REPAIR_RETRY);
         }
-        if self.bodies.take_single() && self.single_copy.unwrap_or(0) == 0 {
+        if self.bodies.take_single() && self.repair.single_copy.unwrap_or(0) == 0 {
             self.recount_everywhere();
         }
         self.timers.arm(TimerKey::Vitals, self.now() + Millis(1000));

@@ -47,6 +47,19 @@ pub(super) struct Repair {
     pub(super) running: RepairGuard,
 }
 
+/// What the loop knows of repair.
+#[derive(Default)]
+pub(super) struct LastRun {
+    /// Copies that the last run missed; none = no run has ended since somebody came.
+    pub(super) lacking: Option<u64>,
+    /// Objects that want a single copy.
+    pub(super) single_copy: Option<u64>,
+    /// Somebody came after it had begun.
+    pub(super) is_outdated: bool,
+    /// It takes a part of the time only, however much there is always to be looked at again.
+    pub(super) not_before: Millis,
+}
+
 /// What a run found out so far.
 #[derive(Default)]
 struct Found {

@@ -31,13 +31,13 @@ impl EventLoop {
             waiting: if ready { String::new() } else { self.founding_status.sentence() },
             nodes: self.nodes(),
             epoch: u64::from(self.cluster.is_some()),
-            under_repair: self.lacking.map(|lacking| lacking.max(self.bodies.wanted_count())),
+            under_repair: self.repair.lacking.map(|lacking| lacking.max(self.bodies.wanted_count())),
             clients: self.gate.connected(Kind::Client) as u64,
             refused: self.gate.refused_total(),
             foreign: self.foreign.values().cloned().collect(),
             warnings: self.warnings.values().cloned().collect(),
             clock_unix_ms: unix_ms(),
-            single_copy_objects: self.single_copy,
+            single_copy_objects: self.repair.single_copy,
         }
     }
 
