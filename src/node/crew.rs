@@ -23,8 +23,7 @@ use crate::{
 /// Jobs taken at a time by one thread: few, so that the others get some too.
 const JOBS_AT_ONCE: usize = 8;
 
-/// One piece of work. The record that a message will need is asked for just before the message's check, so
-/// that both mostly cost one wake-up.
+/// One piece of work. Both kinds wait in one queue, so that what comes together costs one wake-up.
 enum Job {
     Read(ObjectId),
     Check(Unchecked),
@@ -133,7 +132,7 @@ impl Hand {
         Some(taken)
     }
 
-    /// Reads first: what is checked then finds its record there.
+    /// Reads first: they are quick, and all in one snapshot.
     fn work(&self, jobs: Vec<Job>) -> Result<(), Ended> {
         let (mut wanted, mut unchecked) = (Vec::new(), Vec::new());
         for job in jobs {

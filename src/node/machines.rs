@@ -486,7 +486,6 @@ impl EventLoop {
             self.feed_paxos(chunkpaxos::Event::Message { from: peer, message });
             return;
         }
-        self.feed_paxos(chunkpaxos::Event::Expected { object: message.object });
         // No room: the frame is lost, which the protocol bears.
         drop(self.crew.check(Unchecked::Message { from: peer, message }));
     }

@@ -12,7 +12,7 @@ use crate::{
         ObjectId, PeerId, codec,
         hello::Kind,
         limits,
-        register::{RawRegister, Register},
+        register::RawRegister,
         rpc::{Commit, ListRequest, RecordInfo, RecordPage, Request, Response},
         slots::HashSlot,
     },
@@ -149,9 +149,6 @@ impl EventLoop {
     }
 
     fn on_propose(&mut self, reply: Reply, value: RawRegister) {
-        if let Ok(register) = Register::decode(&value.0) {
-            self.feed_paxos(chunkpaxos::Event::Expected { object: register.object });
-        }
         if let Some(Unchecked::Proposal { reply, .. }) = self.crew.check(Unchecked::Proposal { value, reply })
         {
             self.respond(reply, Response::Busy);

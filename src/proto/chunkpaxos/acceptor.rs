@@ -59,8 +59,11 @@ impl Acceptor {
 
     /// Does what is asked, now or once the record is loaded; drops it if too much waits already.
     pub(super) fn submit(&mut self, object: ObjectId, input: Input, desk: &mut Desk<'_>) {
-        if !self.expect(object, desk) {
-            return decline(object, input, desk);
+        if self.entries.touch(&object).is_none() {
+            if !self.entries.insert(object, Entry::default(), Entry::may_go) {
+                return decline(object, input, desk);
+            }
+            desk.out.push(Action::Load { object });
         }
         let Some(entry) = self.entries.touch(&object) else { return };
         if entry.record.is_some() {
@@ -70,18 +73,6 @@ impl Acceptor {
         } else {
             decline(object, input, desk);
         }
-    }
-
-    /// Has the record read if it is not here. False if there is no room for it.
-    pub(super) fn expect(&mut self, object: ObjectId, desk: &mut Desk<'_>) -> bool {
-        if self.entries.touch(&object).is_some() {
-            return true;
-        }
-        let is_taken = self.entries.insert(object, Entry::default(), Entry::may_go);
-        if is_taken {
-            desk.out.push(Action::Load { object });
-        }
-        is_taken
     }
 
     /// The record came from disk, or there is none.

@@ -110,12 +110,6 @@ pub enum Event {
         /// Its register was verified.
         message: Message,
     },
-    /// A message about this object is on its way to this machine, still being checked. A hint: the record is
-    /// read meanwhile.
-    Expected {
-        /// The object, as the unchecked message has it.
-        object: ObjectId,
-    },
     /// The record asked for by [`Action::Load`]; none = there is none on disk.
     Loaded {
         /// The object.
@@ -275,10 +269,6 @@ impl ChunkPaxos {
                 proposer.call(call, object, command, desk);
             }
             Event::Message { from, message } => receive(acceptor, proposer, from, message, desk),
-            Event::Expected { object } if desk.keepers(&object).holds(&desk.config.me) => {
-                acceptor.expect(object, desk);
-            }
-            Event::Expected { .. } => {}
             Event::Loaded { object, record } => {
                 record.as_ref().and_then(AcceptorRecord::floor).iter().for_each(|b| proposer.observe(b));
                 acceptor.loaded(object, record, desk);

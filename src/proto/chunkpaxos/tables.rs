@@ -291,26 +291,6 @@ fn a_record_that_cannot_be_read_is_no_empty_one() {
 }
 
 #[test]
-fn a_record_that_is_expected_is_read_once_and_only_by_who_keeps_it() {
-    let mut acceptor = Bench::new(3, false);
-    let (home, object) = (acceptor.home(), acceptor.object);
-    assert_eq!(acceptor.run(0, Event::Expected { object }), [Action::Load { object }]);
-    assert!(acceptor.run(1, Event::Expected { object }).is_empty());
-    assert!(acceptor.hear(2, home, ROUND, Body::Query).is_empty(), "it is being read");
-    assert!(matches!(bodies(&acceptor.loaded(3, None))[..], [Body::State { accepted: None }]));
-
-    let stranger = *peers(5).iter().find(|p| **p != home && !acceptor.others.contains(p)).expect("one");
-    let mut other = ChunkPaxos::new(config(5, stranger));
-    let elsewhere = (0..=u8::MAX).map(|n| ObjectId([n; 32]));
-    let holds =
-        |object: &ObjectId, machine: &ChunkPaxos| machine.keepers(HashSlot::of(object)).holds(&stranger);
-    let object = elsewhere.clone().find(|o| !holds(o, &other)).expect("three of five keep it");
-    let mut out = Outbox::new();
-    other.handle(Millis(0), Event::Expected { object }, &mut out);
-    assert_eq!(out.drain().count(), 0);
-}
-
-#[test]
 fn a_write_that_was_refused_says_nothing_and_the_next_carries_it() {
     let mut acceptor = Bench::new(3, false);
     let (home, object) = (acceptor.home(), acceptor.object);
