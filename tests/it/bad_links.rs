@@ -113,14 +113,22 @@ fn same(path: &Path, bytes: &[u8]) -> bool {
     std::fs::read(path).expect("read") == bytes
 }
 
-/// The bytes went over the wire once: headers, acknowledgements and what is sealed around them are 7 in 100.
-/// A chunk or two may go twice where this machine has so much else to do that nothing moves for half a
-/// second.
+/// Headers, acknowledgements and what is sealed around bodies are 7 in 100. A chunk or two may go twice where
+/// this machine has so much else to do that nothing moves for half a second.
+const ONCE: f64 = 1.25;
+const TWICE: f64 = 2.3;
+
+/// The bytes went over the wire once.
 #[track_caller]
 fn once(what: &str, carried: u64, payload: usize, took: Duration) {
+    at_most(ONCE, what, carried, payload, took);
+}
+
+#[track_caller]
+fn at_most(most: f64, what: &str, carried: u64, payload: usize, took: Duration) {
     let times = carried as f64 / payload as f64;
     eprintln!("{what}: {:.1} s, {times:.2} times the payload", took.as_secs_f64());
-    assert!(times < 1.25, "{what}: {carried} bytes on the wire for {payload}");
+    assert!(times < most, "{what}: {carried} bytes on the wire for {payload}");
 }
 
 // ---- small packets only ----
@@ -212,9 +220,9 @@ fn over_a_slow_link(rate: &str, host: usize, len: usize) {
     let get = scene.get("a.bin", &bytes);
     let after = scene.lan.carried(CLIENT);
     once(&format!("get over {rate}"), after.received - between.received, len, get);
-    // Each body goes to every node once, from whom ever.
+    // Repair may fetch what it sees missing while it is still on its slow way from somebody else.
     let to_node = scene.lan.carried(2).received - at_node.received;
-    once(&format!("to a node, host {host} having {rate}"), to_node, len, started.elapsed());
+    at_most(TWICE, &format!("to a node, host {host} having {rate}"), to_node, len, started.elapsed());
 }
 
 #[test]
