@@ -28,7 +28,7 @@ use figure::Figure;
 
 /// Room that a quick run takes on the disk, every copy counted.
 const QUICK_ROOM_BYTES: u64 = 5 << 30;
-/// Room that a thorough one takes.
+/// Room that a thorough one takes, likewise.
 const ROOM_BYTES: u64 = 18 << 30;
 /// Sentences about puts that failed: they all say the same.
 const FAILED_TOLD_MAX: usize = 10;

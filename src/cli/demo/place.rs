@@ -12,7 +12,13 @@ const COPIES: u64 = 3;
 /// Room that must be left beside the pictures: the nodes' own reserve, and records.
 const SPARE_BYTES: u64 = 2 << 30;
 
-/// Chooses the folder and says beforehand what it must have. `bytes` is the pictures' size.
+/// Room that pictures of that size take on the nodes of a demo.
+pub fn room_of_pictures(bytes: u64) -> u64 {
+    bytes * COPIES
+}
+
+/// Chooses the folder and says beforehand what it must have. `bytes` is all that will lie there, every copy
+/// counted.
 ///
 /// # Errors
 /// It lies in memory (tmpfs), has too little room, or cannot be made.
@@ -29,7 +35,7 @@ pub fn choose(wanted: Option<&Path>, bytes: u64) -> Result<PathBuf> {
             parent.display()
         );
     }
-    let needed = bytes * COPIES + SPARE_BYTES;
+    let needed = needed(bytes);
     let free =
         fs4::available_space(&parent).with_context(|| format!("free space of {}", parent.display()))?;
     if free < needed {
@@ -43,6 +49,10 @@ pub fn choose(wanted: Option<&Path>, bytes: u64) -> Result<PathBuf> {
     let dir = parent.join(format!("tintype-demo-{}", std::process::id()));
     std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
+}
+
+fn needed(bytes: u64) -> u64 {
+    bytes.saturating_add(SPARE_BYTES)
 }
 
 /// The system's temporary folder, or, where that lies in memory, the one that survives a restart.
@@ -124,6 +134,12 @@ mod tests {
         assert!(memory_mount(mounts, Path::new("/tmp/demo")));
         assert!(!memory_mount(mounts, Path::new("/tmp/real/demo")));
         assert!(!memory_mount(mounts, Path::new("/tmpfoo")));
+    }
+
+    #[test]
+    fn the_copies_of_pictures_are_counted_and_what_is_counted_already_is_not() {
+        assert_eq!(needed(room_of_pictures(10)), COPIES * 10 + SPARE_BYTES);
+        assert_eq!(needed(10), 10 + SPARE_BYTES);
     }
 
     #[test]

@@ -86,7 +86,7 @@ async fn on_a_cluster(options: &Options, say: Say<'_>) -> Result<Report> {
 async fn on_this_machine(options: &Options, say: Say<'_>) -> Result<Report> {
     let pictures = all_pictures(options);
     let bytes: u64 = pictures.iter().map(Picture::png_bytes).sum();
-    let dir = place::choose(options.dir.as_deref(), bytes)?;
+    let dir = place::choose(options.dir.as_deref(), place::room_of_pictures(bytes))?;
     let _tidy = (!options.keep).then(|| place::RemoveAtEnd(dir.clone()));
     say(&format!("three nodes under {}", dir.display()));
     let (mut nodes, client_home) = Nodes::prepare(&std::env::current_exe()?, &dir, 3)?;
