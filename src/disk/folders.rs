@@ -43,19 +43,17 @@ impl Folders {
     /// Makes those that are missing, durably.
     pub(super) fn open(root: PathBuf, fault: Arc<Fault>) -> Result<Self, DiskError> {
         let folders = Self { root, fault, state: Mutex::default() };
-        let mut made = false;
         for folder in 0..=Folder::MAX {
             let path = folders.path(folder);
             match fs::create_dir(&path) {
-                Ok(()) => made = true,
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
                 Err(error) => return Err(DiskError::io("make", path)(error)),
             }
             crash_point("disk.chunk.folder_made");
         }
-        if made {
-            files::sync_dir(&folders.root)?;
-        }
+        // Also when all were there: a start that was killed just here has left names that are not durable.
+        files::sync_dir(&folders.root)?;
         Ok(folders)
     }
 
@@ -76,7 +74,8 @@ impl Folders {
             let state = self.lock();
             state.synced.contains(&folder) && !state.unsynced_renames.contains_key(&folder)
         };
-        if is_durable { Ok(()) } else { self.sync(folder) }
+        // A rename whose sync failed is no longer announced either: the disk has failed by then.
+        if is_durable { self.fault.check() } else { self.sync(folder) }
     }
 
     /// Makes every name that is in the folder now durable.
