@@ -250,6 +250,9 @@ pub const REPAIR_RETRY: Millis = Millis(3000);
 /// After a run repair rests so many times as long: while much is being written, each run finds somebody who
 /// is a moment behind, and calls for the next one.
 pub const REPAIR_REST: u64 = 5;
+/// It rests no longer than this, or than the run took, whichever is more: until the next run `status` says
+/// what this one has seen, and somebody waits for it to be well again.
+pub const REPAIR_REST_MAX: Millis = Millis(3000);
 /// Repair runs this often although nothing happened.
 pub const REPAIR_EVERY: Millis = Millis(600_000);
 /// While some object wants a single copy, a write is followed by a new count so soon: `status` must not lag

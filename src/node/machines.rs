@@ -263,7 +263,7 @@ impl EventLoop {
                 self.feed_paxos(chunkpaxos::Event::LateAccept { object, accepted });
             }
             Call::RepairDone { lacking, single_copy, took } => {
-                self.repair.not_before = self.now() + Millis(took.0.saturating_mul(limits::REPAIR_REST));
+                self.repair.not_before = self.now() + repair::rest_after(took);
                 self.repair.single_copy = Some(single_copy);
                 // A member that came back meanwhile was perhaps not looked at: nothing is known then.
                 self.repair.lacking = lacking.filter(|_| !self.repair.is_outdated);

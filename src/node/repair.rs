@@ -332,6 +332,11 @@ impl Repair {
     }
 }
 
+/// How long repair rests after a run.
+pub(super) fn rest_after(took: Millis) -> Millis {
+    Millis(took.0.saturating_mul(limits::REPAIR_REST)).min(limits::REPAIR_REST_MAX.max(took))
+}
+
 impl EventLoop {
     /// The first object that wants a single copy has come: nobody may go on saying that a machine may be
     /// lost.
@@ -360,5 +365,20 @@ fn copies_of(body: &ManifestBody) -> usize {
             usize::try_from(copies).unwrap_or(placement::COPIES)
         }
         BodyPublic::Part(_) => placement::COPIES,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_rests_for_its_share_and_never_so_long_that_somebody_waits_for_it() {
+        let most = limits::REPAIR_REST_MAX;
+        assert_eq!(rest_after(Millis(0)), Millis(0));
+        assert_eq!(rest_after(Millis(100)), Millis(100 * limits::REPAIR_REST));
+        assert_eq!(rest_after(Millis(most.0 - 1)), most);
+        assert_eq!(rest_after(Millis(60_000)), Millis(60_000), "of a long run, half of the time");
+        assert_eq!(rest_after(Millis(u64::MAX)), Millis(u64::MAX));
     }
 }
