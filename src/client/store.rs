@@ -222,7 +222,11 @@ impl Transfer<'_> {
         let stored = self.client.net.bulk(first).put(put, patience).await;
         // Before the room is given back: who waits for it must know that the node was passed over.
         let stored = stored.map_err(|error| self.judge(first, error));
-        room.give_back(began.elapsed());
+        // A quick refusal says nothing of how much the node would take.
+        match &stored {
+            Ok(_) => room.give_back(began.elapsed()),
+            Err(_) => drop(room),
+        }
         stored.map(|receipt| Some(receipt.holders))
     }
 

@@ -11,13 +11,14 @@ use std::{
 use super::{
     DiskError, Home,
     crash::{Steps, steps},
-    crash_point, files,
+    crash_point, files, folders,
     tables::{self, Start},
 };
 use crate::model::{Incarnation, ProcessId, hello::BootMark, limits};
 
-/// The version of everything in `data/`.
-const FORMAT: u64 = 1;
+/// The version of everything in `data/`. Of 1 the chunks lay in two levels of folders.
+const FORMAT: u64 = 2;
+const TWO_LEVELS: u64 = 1;
 const FORMAT_PREFIX: &str = "tintype-data-";
 const MACHINE_PREFIX: &str = "tintype-machine-1:";
 const FORMAT_STEPS: Steps = steps!("disk.format");
@@ -73,11 +74,12 @@ pub(super) struct Opened {
 
 /// Opens `data/`, or makes it, and counts this start.
 pub(super) fn open(home: &Home, options: &DiskOptions) -> Result<Opened, DiskError> {
-    check_format(home)?;
+    format(home)?;
     files::make_dir(&home.data_dir(), true)?;
     let lock = lock(&home.lock_path())?;
     crash_point("disk.boot.locked");
-    let is_new = !check_format(home)?;
+    let format = format(home)?;
+    let is_new = format.is_none();
     files::remove_temps(&home.data_dir(), true);
     if home.rolled_back_path().symlink_metadata().is_ok() {
         return Err(DiskError::RolledBack { data: home.data_dir() });
@@ -89,6 +91,11 @@ pub(super) fn open(home: &Home, options: &DiskOptions) -> Result<Opened, DiskErr
     }
     if is_new {
         make_records(home)?;
+    }
+    if format == Some(TWO_LEVELS) {
+        folders::make_one_level(&home.chunks_dir())?;
+    }
+    if format != Some(FORMAT) {
         // Last: who finds a format later and no record file knows that promises were lost.
         let text = format!("{FORMAT_PREFIX}{FORMAT}\n");
         files::replace(&home.format_path(), text.as_bytes(), &FORMAT_STEPS)?;
@@ -146,13 +153,13 @@ fn lock(path: &Path) -> Result<File, DiskError> {
     }
 }
 
-/// Whether there is a format file; an error if it is not of this program's format.
-fn check_format(home: &Home) -> Result<bool, DiskError> {
+/// The format of what lies there; none of nothing, an error if this program does not know it.
+fn format(home: &Home) -> Result<Option<u64>, DiskError> {
     let path = home.format_path();
-    let Some(text) = files::read_text(&path, limits::NOTE_FILE_BYTES_MAX)? else { return Ok(false) };
+    let Some(text) = files::read_text(&path, limits::NOTE_FILE_BYTES_MAX)? else { return Ok(None) };
     let number = text.trim_end().strip_prefix(FORMAT_PREFIX).and_then(|number| number.parse::<u64>().ok());
     match number {
-        Some(FORMAT) => Ok(true),
+        Some(TWO_LEVELS | FORMAT) => Ok(number),
         Some(found) if found > FORMAT => Err(DiskError::NewerFormat { path, found, known: FORMAT }),
         _ => Err(DiskError::bad_file(path, "not a format that tintype has written")),
     }

@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -91,6 +91,30 @@ impl Folders {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Brings the chunks of an older home, which lie in two levels of folders, into one. May be interrupted, and
+/// is begun again then. What lies under a name already stays, and so does what is no folder of chunks.
+pub(super) fn make_one_level(root: &Path) -> Result<(), DiskError> {
+    for above in (0..=Folder::MAX).map(|folder| root.join(format!("{folder:02x}"))) {
+        if !above.is_dir() {
+            continue;
+        }
+        for below in (0..=u8::MAX).map(|second| above.join(format!("{second:02x}"))) {
+            let Ok(chunks) = fs::read_dir(&below) else { continue };
+            for chunk in chunks {
+                let chunk = chunk.map_err(DiskError::io("read", &below))?;
+                let to = above.join(chunk.file_name());
+                if to.symlink_metadata().is_err() {
+                    fs::rename(chunk.path(), &to).map_err(DiskError::io("move", &to))?;
+                }
+            }
+            // One that is not empty stays, which hurts nobody.
+            let _ = fs::remove_dir(&below);
+        }
+        files::sync_dir(&above)?;
+    }
+    Ok(())
 }
 
 impl Drop for Renaming<'_> {

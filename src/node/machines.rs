@@ -536,6 +536,7 @@ impl EventLoop {
             self.ask_for_nodes();
         }
         if self.bodies.take_missed() {
+            self.repair.lacking = None;
             self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::REPAIR_RETRY);
         }
         if self.bodies.take_single() && self.repair.single_copy.unwrap_or(0) == 0 {

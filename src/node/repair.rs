@@ -341,6 +341,7 @@ impl EventLoop {
     /// The first object that wants a single copy has come: nobody may go on saying that a machine may be
     /// lost.
     pub(super) fn recount_everywhere(&mut self) {
+        self.repair.single_copy = None;
         self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::REPAIR_AFTER_CONNECT);
         let Some(cluster) = &self.cluster else { return };
         let others: Vec<PeerId> = cluster.members.iter().map(|m| m.peer).filter(|p| *p != self.me).collect();

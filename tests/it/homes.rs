@@ -161,7 +161,7 @@ fn a_broken_file_of_a_home_is_named_and_stays_as_it_is() {
         ("keys/node.key", b"", "node.key"),
         ("config/tintype.toml", b"[node\n", "tintype.toml"),
         ("config/tintype.toml", b"[node]\nreserves = 1\n", "node.reserves"),
-        ("data/format", b"tintype-data-2\n", "newer"),
+        ("data/format", b"tintype-data-3\n", "newer"),
         ("data/format", b"something else\n", "format"),
     ];
     for (number, (file, bytes, word)) in broken.into_iter().enumerate() {

@@ -23,6 +23,39 @@ fn quarantined(root: &Path) -> usize {
     fs::read_dir(root.join("data/quarantine")).unwrap().count()
 }
 
+#[test]
+fn chunks_of_a_home_with_two_levels_of_folders_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let bodies: Vec<_> = (0..6).map(|seed| body(seed, LARGE)).collect();
+    let disk = opened(dir.path());
+    on_runtime(async {
+        for (id, bytes) in &bodies {
+            disk.put_body(*id, bytes.clone()).await.unwrap();
+        }
+        disk.stop().await.unwrap();
+    });
+    drop(disk);
+    // As it was, and as if the change had been interrupted after the first.
+    for (id, _) in &bodies[1..] {
+        let now = file_of(dir.path(), *id);
+        let below = now.parent().unwrap().join(format!("{:02x}", id.0[1]));
+        fs::create_dir_all(&below).unwrap();
+        fs::rename(&now, below.join(now.file_name().unwrap())).unwrap();
+    }
+    let format = dir.path().join("data/format");
+    fs::write(&format, "tintype-data-1\n").unwrap();
+    let disk = opened(dir.path());
+    on_runtime(async {
+        for (id, bytes) in &bodies {
+            assert_eq!(disk.get_body(*id).await.unwrap().as_ref(), Some(bytes));
+        }
+    });
+    assert_eq!(fs::read_to_string(format).unwrap(), "tintype-data-2\n");
+    let folder = file_of(dir.path(), bodies[1].0).parent().unwrap().to_owned();
+    let only_files = fs::read_dir(folder).unwrap().all(|e| e.unwrap().file_type().unwrap().is_file());
+    assert!(only_files, "an empty folder stayed");
+}
+
 /// Puts bytes into the record file that do not fit their id, as rot would.
 async fn rot_small(disk: &Disk, id: BodyId) {
     let mut batch = crate::disk::WriteBatch::new();

@@ -112,11 +112,11 @@ fn a_newer_format_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     fs::create_dir_all(&data).unwrap();
-    fs::write(data.join("format"), "tintype-data-2\n").unwrap();
+    fs::write(data.join("format"), "tintype-data-3\n").unwrap();
     let error = open(dir.path()).err().unwrap();
-    assert!(matches!(error, DiskError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, DiskError::NewerFormat { found: 3, known: 2, .. }), "{error}");
     assert_eq!(fs::read_dir(&data).unwrap().count(), 1, "nothing was added");
-    assert_eq!(fs::read_to_string(data.join("format")).unwrap(), "tintype-data-2\n");
+    assert_eq!(fs::read_to_string(data.join("format")).unwrap(), "tintype-data-3\n");
     fs::write(data.join("format"), "rubbish").unwrap();
     assert!(matches!(open(dir.path()), Err(DiskError::BadFile { .. })));
 }
@@ -199,7 +199,7 @@ proptest! {
         fs::write(dir.path().join("data/machine"), &junk).unwrap();
         prop_assert!(Disk::open(&home, options()).is_err());
         fs::remove_file(dir.path().join("data/machine")).unwrap();
-        fs::write(dir.path().join("data/format"), with("tintype-data-1")).unwrap();
+        fs::write(dir.path().join("data/format"), with("tintype-data-2")).unwrap();
         let _ = Disk::open(&home, options());
     }
 
