@@ -17,7 +17,8 @@ use zeroize::Zeroizing;
 use super::{
     Effort, MIB, Name,
     figure::{Figure, median},
-    group_commit, local,
+    group_commit::{self, Work},
+    local,
     wire::{self, Wire},
 };
 use crate::{
@@ -45,7 +46,7 @@ use crate::{
 
 const NODES: usize = 3;
 /// Of a small object: an icon or a thumbnail.
-const SMALL_BYTES: usize = 20_000;
+pub(super) const SMALL_BYTES: usize = 20_000;
 /// An edge of the large pictures: 30 MB of noise as PNG.
 const EDGE_PX: u32 = 3162;
 /// What one of them takes at most.
@@ -141,7 +142,11 @@ impl Cluster {
             all.buffer_unordered(SMALL_OBJECTS_AT_ONCE_MAX).try_collect::<Vec<_>>().await?;
             rates.push(count as f64 / started.elapsed().as_secs_f64());
         }
-        Ok(Figure::new("small-puts", "objects/s", median(rates)))
+        let dir = self.dir.clone();
+        let ceiling =
+            tokio::task::spawn_blocking(move || group_commit::ceiling(&dir, Work::SmallPut, effort));
+        let ceiling = ceiling.await.context("measuring the ceiling")??;
+        Ok(Figure::new("small-puts", "objects/s", median(rates)).under("group commit with bodies", ceiling))
     }
 
     fn small_put(&mut self) -> Put {
@@ -224,7 +229,7 @@ impl Cluster {
             rates.push(count as f64 / started.elapsed().as_secs_f64());
         }
         let dir = self.dir.clone();
-        let ceiling = tokio::task::spawn_blocking(move || group_commit::ceiling(&dir, effort));
+        let ceiling = tokio::task::spawn_blocking(move || group_commit::ceiling(&dir, Work::Commit, effort));
         let ceiling = ceiling.await.context("measuring group commit")??;
         Ok(Figure::new("commits", "1/s", median(rates)).under("group commit", ceiling))
     }

@@ -25,6 +25,7 @@ use clap::ValueEnum;
 use super::{context::Context, demo::place, problem::Outcome, text};
 use crate::api::{Exit, Problem};
 use figure::Figure;
+use group_commit::Work;
 
 /// Room that a quick run takes on the disk, every copy counted.
 const QUICK_ROOM_BYTES: u64 = 5 << 30;
@@ -50,6 +51,9 @@ pub struct Args {
     /// For the ceiling of `commits`: be nothing but a durable writer in that home
     #[arg(long, value_name = "HOME", hide = true)]
     pub durable_writer: Option<PathBuf>,
+    /// For the ceiling of `small-puts`: bodies before each record
+    #[arg(long, requires = "durable_writer", hide = true)]
+    pub with_bodies: bool,
     /// Be nothing but one client with that load
     #[arg(long, value_name = "LOAD", hide = true)]
     pub load: Option<String>,
@@ -120,7 +124,8 @@ impl Effort {
 pub async fn run(args: &Args, context: &Context) -> Outcome {
     if let Some(home) = &args.durable_writer {
         let failed = |error: anyhow::Error| Problem::failed(format!("{error:#}"), "check the disk");
-        group_commit::serve(home, Effort { quick: args.quick }).await.map_err(failed)?;
+        let work = if args.with_bodies { Work::SmallPut } else { Work::Commit };
+        group_commit::serve(home, work, Effort { quick: args.quick }).await.map_err(failed)?;
         return Ok(Exit::Done);
     }
     if let Some(load) = &args.load {
