@@ -1,6 +1,6 @@
 //! The ceiling of `commits`: nothing but the durable writer, in three processes on the disk of the nodes,
-//! with records as large as theirs and 64 callers each. That of `small-puts`: the same with an object's bodies
-//! before each record, and as many callers as there are puts at once.
+//! with records as large as theirs and 64 callers each. That of `small-puts`: the same with an object's
+//! bodies before each record, and as many callers as there are puts at once.
 //!
 //! Each process says when it is ready, waits for a byte, and answers with its rate; so all three write at the
 //! same time. A commit is durable on all three nodes, so the rate of one process is that of commits.
