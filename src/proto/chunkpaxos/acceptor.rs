@@ -123,7 +123,8 @@ impl Acceptor {
         let Some(record) = self.record(&object) else { return };
         match body {
             Body::Prepare { ballot } => {
-                if record.floor().is_some_and(|floor| ballot <= floor) {
+                let again = desk.config.variant == Variant::BallotsReused;
+                if record.floor().is_some_and(|floor| ballot < floor || ballot == floor && !again) {
                     return self.refuse(object, from, round, ballot, desk);
                 }
                 record.promised = Some(ballot);
@@ -155,7 +156,9 @@ impl Acceptor {
     ) {
         let Some(record) = self.record(&object) else { return };
         let ballot = new.ballot;
-        if let Some(old) = record.accepted.as_ref().filter(|old| old.ballot == ballot) {
+        let again = desk.config.variant == Variant::BallotsReused;
+        let is_known = |old: &&Accepted| old.ballot == ballot && (!again || old.value == new.value);
+        if let Some(old) = record.accepted.as_ref().filter(is_known) {
             if old.value != new.value {
                 // A ballot carries one value for ever; whoever sends a second one gets no word for it.
                 desk.counters.ignored += 1;
@@ -189,7 +192,12 @@ impl Acceptor {
         desk: &mut Desk<'_>,
     ) {
         let Some(record) = self.record(&object) else { return };
-        if !record.is_empty() && desk.config.variant != Variant::ImplicitWithoutEmptyCheck {
+        let counts = match desk.config.variant {
+            Variant::ImplicitWithoutEmptyCheck => false,
+            Variant::ImplicitAgainAfterRestart => !record.is_of_earlier_start(&ballot),
+            _ => true,
+        };
+        if counts && !record.is_empty() {
             desk.local.push_back(Local::FirstDeclined { object, round });
             return;
         }

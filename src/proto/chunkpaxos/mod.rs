@@ -85,6 +85,16 @@ pub enum Variant {
     EveryoneSkipsPrepare,
     /// A read takes the greatest ballot of a majority without asking whether they agree.
     BareQuorumRead,
+    /// The home uses the implicit ballot again after a restart: what it wrote itself at an earlier start does
+    /// not count in its empty check.
+    ImplicitAgainAfterRestart,
+    /// Boot number and counter of the ballots begin again at each start, and an acceptor takes a ballot that
+    /// it knows already once more.
+    BallotsReused,
+    /// A handover installs the values at the ballots at which they were accepted.
+    InstallOldBallot,
+    /// A handover scans acceptors that are not fenced.
+    NoFence,
 }
 
 /// Names a call of the driver; its answer repeats it.
@@ -356,6 +366,11 @@ impl Desk<'_> {
 
     fn my_number(&self) -> Option<NodeNumber> {
         self.config.founding.number_of(&self.config.me)
+    }
+
+    /// The boot number of this start's ballots.
+    fn ballot_boot(&self) -> u64 {
+        if self.config.variant == Variant::BallotsReused { 1 } else { self.config.boot }
     }
 
     fn proposer_of(&self, ballot: &Ballot) -> Option<PeerId> {

@@ -46,6 +46,12 @@ impl<V> AcceptorRecord<V> {
         self.promised.max(self.accepted.as_ref().map(|a| a.ballot))
     }
 
+    /// Whether all in it is of the node of this ballot, from before the start that made the ballot.
+    pub(super) fn is_of_earlier_start(&self, ballot: &Ballot) -> bool {
+        let earlier = |b: Ballot| b.node == ballot.node && b.boot < ballot.boot;
+        self.promised.is_none_or(earlier) && self.accepted.as_ref().is_none_or(|a| earlier(a.ballot))
+    }
+
     /// Turns the register into another form: how a raw one from disk is verified.
     ///
     /// # Errors

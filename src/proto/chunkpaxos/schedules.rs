@@ -602,3 +602,15 @@ fn a_boot_number_used_twice_is_found() {
     let quirks = Quirks { same_boot: true, ..Quirks::default() };
     println!("{:?}", find_violation(3, 4000, quirks).expect("a wrong variant that was not found"));
 }
+
+#[test]
+fn the_implicit_ballot_again_after_a_restart_is_found() {
+    let quirks = Quirks { variant: Variant::ImplicitAgainAfterRestart, ..Quirks::default() };
+    println!("{:?}", find_violation(3, 2000, quirks).expect("a wrong variant that was not found"));
+}
+
+#[test]
+fn ballots_reused_after_a_restart_are_found() {
+    let quirks = Quirks { variant: Variant::BallotsReused, ..Quirks::default() };
+    println!("{:?}", find_violation(3, 4000, quirks).expect("a wrong variant that was not found"));
+}

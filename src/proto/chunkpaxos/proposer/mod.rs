@@ -272,7 +272,7 @@ impl Proposer {
     /// The one round without a prepare that needs no cached ballot: see the acceptor.
     fn first(&mut self, object: ObjectId, value: VerifiedRegister, desk: &mut Desk<'_>) {
         let Some(node) = desk.my_number() else { return };
-        let ballot = Ballot { epoch: desk.config.epoch, counter: 0, node, boot: desk.config.boot };
+        let ballot = Ballot { epoch: desk.config.epoch, counter: 0, node, boot: desk.ballot_boot() };
         let next = self.fresh_ballot(desk);
         let id = self.enter(
             object,
@@ -450,7 +450,7 @@ impl Proposer {
 
     fn fresh_ballot(&mut self, desk: &Desk<'_>) -> Option<Ballot> {
         self.counter += 1;
-        let (epoch, boot) = (desk.config.epoch, desk.config.boot);
+        let (epoch, boot) = (desk.config.epoch, desk.ballot_boot());
         Some(Ballot { epoch, counter: self.counter, node: desk.my_number()?, boot })
     }
 
