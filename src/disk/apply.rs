@@ -7,7 +7,9 @@ use redb::{Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
 
 use super::{
     records::{Before, Counts, Op, fits, owner_key},
-    tables::{ACCEPTORS, BODIES, BODY_BYTES, COUNTS, META, OWNERS, PROMISES, SEEN, VERIFIED, with_sum},
+    tables::{
+        ACCEPTORS, BODIES, BODY_BYTES, COUNTS, FENCES, META, OWNERS, PROMISES, SEEN, VERIFIED, with_sum,
+    },
 };
 use crate::model::{BodyId, codec};
 
@@ -67,6 +69,10 @@ impl<'txn> Tables<'txn> {
             }
             Op::Meta { key, value: None } => {
                 self.txn.open_table(META)?.remove(key.name())?;
+            }
+            Op::Fence { slot, epoch } => {
+                let value = with_sum(&[slot.0], &epoch.0.to_le_bytes());
+                self.txn.open_table(FENCES)?.insert(slot.0, value.as_slice())?;
             }
             Op::Seen { peer, seen } => {
                 let value = codec::encode(&(1u64, seen.mark, seen.promises, seen.incarnation));

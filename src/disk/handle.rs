@@ -4,6 +4,7 @@
 //! every `async` call does its work on blocking threads, of which each kind has a bounded number.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     sync::{
         Arc, Weak,
@@ -26,7 +27,9 @@ use super::{
     space::Space,
     writer::Writer,
 };
-use crate::model::{BodyId, ObjectId, OwnerKey, PeerId, hello::BootMark, limits, slots::HashSlot};
+use crate::model::{
+    BodyId, ObjectId, OwnerKey, PeerId, hello::BootMark, limits, member::Epoch, slots::HashSlot,
+};
 
 const NODE_ADDR_STEPS: Steps = steps!("disk.node_addr");
 
@@ -327,9 +330,17 @@ impl Disk {
         self.inner.records.meta(key)
     }
 
-    /// How many transactions with a promise in them (acceptor records, the founding's votes) were ever made
-    /// durable here. Read after such a write is done it counts that one; told to others, it is how they know
-    /// a home that was put back to an older state.
+    /// The fences written, by hash slot. Blocks for a few cached reads.
+    ///
+    /// # Errors
+    /// [`DiskError::Records`], [`DiskError::Failed`].
+    pub fn fences(&self) -> Result<BTreeMap<HashSlot, Epoch>, DiskError> {
+        self.inner.records.fences()
+    }
+
+    /// How many transactions with a promise in them (acceptor records, fences, the founding's votes) were ever
+    /// made durable here. Read after such a write is done it counts that one; told to others, it is how they
+    /// know a home that was put back to an older state.
     pub fn promises(&self) -> u64 {
         self.inner.records.promises()
     }

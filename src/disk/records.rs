@@ -4,6 +4,7 @@
 //! never deletes or renames a table, never repairs by hand: after a storage error nothing more is written.
 
 use std::{
+    collections::BTreeMap,
     ops::Bound,
     sync::{
         Arc, OnceLock,
@@ -11,15 +12,18 @@ use std::{
     },
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable, TableError};
 
 use super::{
     DiskError, apply, crash_point,
     fault::Fault,
-    tables::{ACCEPTORS, BODIES, BODY_BYTES, COUNTS, META, OWNERS, PROMISES, SEEN, VERIFIED, without_sum},
+    tables::{
+        ACCEPTORS, BODIES, BODY_BYTES, COUNTS, FENCES, META, OWNERS, PROMISES, SEEN, VERIFIED, without_sum,
+    },
 };
 use crate::model::{
-    BodyId, Digest, Incarnation, ObjectId, OwnerKey, PeerId, codec, hello::BootMark, limits, slots::HashSlot,
+    BodyId, Digest, Incarnation, ObjectId, OwnerKey, PeerId, codec, hello::BootMark, limits, member::Epoch,
+    slots::HashSlot,
 };
 
 const SEEN_BYTES_MAX: usize = 256;
@@ -120,6 +124,10 @@ pub(super) enum Op {
         key: MetaKey,
         value: Option<Vec<u8>>,
     },
+    Fence {
+        slot: HashSlot,
+        epoch: Epoch,
+    },
     Seen {
         peer: PeerId,
         seen: Seen,
@@ -156,7 +164,7 @@ impl Op {
             Self::Record { bytes, .. } => bytes,
             Self::Body { bytes, .. } => bytes.0.as_ref().as_ref(),
             Self::Meta { value, .. } => value.as_deref().unwrap_or_default(),
-            Self::Seen { .. } | Self::Verified { .. } | Self::DropBadBody { .. } => &[],
+            Self::Fence { .. } | Self::Seen { .. } | Self::Verified { .. } | Self::DropBadBody { .. } => &[],
             #[cfg(test)]
             Self::Rot { bytes, .. } => bytes,
         }
@@ -165,7 +173,7 @@ impl Op {
     /// Whether to forget it would be to break one's word.
     pub(super) fn is_promise(&self) -> bool {
         match self {
-            Self::Record { .. } => true,
+            Self::Record { .. } | Self::Fence { .. } => true,
             Self::Meta { key, .. } => {
                 !matches!(key, MetaKey::Identity | MetaKey::ListenPort | MetaKey::KnownAddresses)
             }
@@ -207,6 +215,11 @@ impl WriteBatch {
     /// Sets or clears one of the node's own values.
     pub fn meta(&mut self, key: MetaKey, value: Option<Vec<u8>>) -> &mut Self {
         self.push(Op::Meta { key, value })
+    }
+
+    /// Sets the epoch below which this node's acceptor refuses everything of a hash slot.
+    pub fn fence(&mut self, slot: HashSlot, epoch: Epoch) -> &mut Self {
+        self.push(Op::Fence { slot, epoch })
     }
 
     /// Notes what was seen of a member.
@@ -340,6 +353,24 @@ impl Records {
                 return Ok(None);
             }
             Ok(Some(txn.open_table(VERIFIED)?.get(&id.0)?.map_or(0, |time| time.value())))
+        })
+    }
+
+    pub(super) fn fences(&self) -> Result<BTreeMap<HashSlot, Epoch>, DiskError> {
+        self.read(|txn| {
+            let table = match txn.open_table(FENCES) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+                table => table?,
+            };
+            let mut fences = BTreeMap::new();
+            for entry in table.iter()? {
+                let (slot, bytes) = entry?;
+                let bytes = without_sum(&[slot.value()], bytes.value())?;
+                let malformed = |_| redb::Error::Corrupted("a fence is malformed".into());
+                let epoch = u64::from_le_bytes(bytes.as_slice().try_into().map_err(malformed)?);
+                fences.insert(HashSlot(slot.value()), Epoch(epoch));
+            }
+            Ok(fences)
         })
     }
 

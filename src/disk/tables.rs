@@ -16,6 +16,8 @@ pub(super) const VERIFIED: TableDefinition<&[u8; 32], u64> = TableDefinition::ne
 pub(super) const SEEN: TableDefinition<&[u8], &[u8]> = TableDefinition::new("seen");
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 pub(super) const COUNTS: TableDefinition<&str, u64> = TableDefinition::new("counts");
+/// By hash slot. A record file of an older version has none; it is made with the first fence.
+pub(super) const FENCES: TableDefinition<u8, &[u8]> = TableDefinition::new("fences");
 pub(super) const STARTS: TableDefinition<u64, &[u8; 16]> = TableDefinition::new("starts");
 
 pub(super) const INCARNATION: &str = "incarnation";
@@ -55,6 +57,7 @@ pub(super) fn make_tables(db: &Database, incarnation: Incarnation) -> Result<(),
         txn.open_table(VERIFIED)?;
         txn.open_table(SEEN)?;
         txn.open_table(STARTS)?;
+        txn.open_table(FENCES)?;
         txn.open_table(COUNTS)?.insert(BOOT, 0)?;
         let incarnation = with_sum(INCARNATION.as_bytes(), &incarnation.0);
         txn.open_table(META)?.insert(INCARNATION, incarnation.as_slice())?;

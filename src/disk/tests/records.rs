@@ -1,6 +1,7 @@
 //! The durable writer and the records: order, grouping, bounds, and what a failed fsync does.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
         Arc, Mutex,
@@ -15,7 +16,10 @@ use crate::{
         MetaKey, RecordScan, Seen, WriteBatch, fault::Fault, records::Records, space::Space,
         tables::make_tables, writer::Writer,
     },
-    model::{Incarnation, ObjectId, OwnerKey, PeerId, ProcessId, hello::BootMark, limits, slots::HashSlot},
+    model::{
+        Incarnation, ObjectId, OwnerKey, PeerId, ProcessId, hello::BootMark, limits, member::Epoch,
+        slots::HashSlot,
+    },
 };
 
 fn object(slot: u8, n: u8) -> ObjectId {
@@ -298,4 +302,43 @@ fn no_room_for_records_is_told_before_anything_is_written() {
     let (tell, told) = mpsc::channel();
     writer.submit(record(1, 1), move |result| tell.send(result).unwrap()).unwrap();
     told.recv().unwrap().unwrap();
+}
+
+#[test]
+fn fences_are_there_at_the_next_start_and_count_as_promises() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = opened(dir.path());
+    assert_eq!(disk.fences().unwrap(), BTreeMap::new());
+    let before = disk.promises();
+    let fence = |slot, epoch| {
+        let mut batch = WriteBatch::new();
+        batch.fence(HashSlot(slot), Epoch(epoch));
+        on_runtime(disk.write(batch)).unwrap();
+    };
+    [(7, 2), (255, 3), (7, 4)].into_iter().for_each(|(slot, epoch)| fence(slot, epoch));
+    assert_eq!(disk.promises(), before + 3);
+    on_runtime(disk.stop()).unwrap();
+    drop(disk);
+    let expected = [(HashSlot(7), Epoch(4)), (HashSlot(255), Epoch(3))].into();
+    assert_eq!(opened(dir.path()).fences().unwrap(), expected);
+}
+
+#[test]
+fn a_record_file_of_an_older_version_has_no_fences_and_takes_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = opened(dir.path());
+    on_runtime(disk.stop()).unwrap();
+    drop(disk);
+    let file = Home::at(dir.path()).records_path();
+    let db = redb::Database::open(&file).unwrap();
+    let txn = db.begin_write().unwrap();
+    assert!(txn.delete_table(crate::disk::tables::FENCES).unwrap());
+    txn.commit().unwrap();
+    drop(db);
+    let disk = opened(dir.path());
+    assert_eq!(disk.fences().unwrap(), BTreeMap::new());
+    let mut batch = WriteBatch::new();
+    batch.fence(HashSlot(1), Epoch(2));
+    on_runtime(disk.write(batch)).unwrap();
+    assert_eq!(disk.fences().unwrap(), [(HashSlot(1), Epoch(2))].into());
 }
