@@ -286,6 +286,10 @@ pub const PAXOS_ANY_PATIENCE: Millis = Millis(500);
 pub const PAXOS_BACKOFF: Millis = Millis(20);
 /// The longest random wait of any lost duel.
 pub const PAXOS_BACKOFF_MAX: Millis = Millis(320);
+/// Objects that an installer has in hand at once, of all slots together; at least one of each slot.
+pub const HANDOVER_OBJECTS_AT_ONCE: usize = 64;
+/// Object ids in one page of a slot: a quarter of a lane frame. An installer keeps up to three pages a slot.
+pub const HANDOVER_PAGE_OBJECTS_MAX: usize = 256;
 
 // ---- membership ----
 

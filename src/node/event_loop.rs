@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     disk::{Boot, Disk, MetaKey, NodeAddr},
-    model::{Millis, ObjectId, PeerId, hello::KnownPeer, limits, member::Member},
+    model::{Millis, ObjectId, PeerId, hello::KnownPeer, limits, member::Member, slots::HashSlot},
     net::{BulkCall, Net, NetHandle, RequestNumber, transport::Gate},
     proto::{
         Outbox,
@@ -70,6 +70,8 @@ pub(super) struct Parts {
 pub(super) enum Durable {
     /// ChunkPaxos: on success these sends, else the refusal.
     ChunkPaxos { object: ObjectId, serial: u64, then: Option<Vec<chunkpaxos::Send>> },
+    /// ChunkPaxos, the fence of a slot: on success these sends, else the refusal.
+    Fence { slot: HashSlot, then: Option<Vec<chunkpaxos::Send>> },
     /// The founding's; a failure stops the node.
     Founding { then: Option<Vec<founding::Send>> },
 }
@@ -81,6 +83,10 @@ pub(super) enum Later {
     WriteRefused { object: ObjectId, serial: u64 },
     /// The readers' queue is full: this record was not read.
     NotRead { object: ObjectId },
+    /// The disk's queue is full: this fence was not taken.
+    FenceRefused { slot: HashSlot },
+    /// The tasks are too many: this page was not read.
+    NotScanned { slot: HashSlot, after: Option<ObjectId> },
     /// The network's queue is full: this probe was not sent.
     NotProbed { peer: PeerId, via: Option<PeerId> },
 }

@@ -3,13 +3,14 @@
 //! What the network or the disk refuses is a lost message or a refused write, which every machine bears.
 
 use super::{
+    Done,
     event_loop::{Durable, EventLoop, Later},
     machines::verify,
     timers::TimerKey,
 };
 use crate::{
     disk::{MetaKey, WriteBatch, crash_point},
-    model::{PeerId, hello::KnownPeer, limits, rpc::Request},
+    model::{ObjectId, PeerId, hello::KnownPeer, limits, member::Epoch, rpc::Request, slots::HashSlot},
     net::RequestNumber,
     proto::{
         chunkpaxos::{self, AcceptorRecord},
@@ -41,6 +42,11 @@ impl EventLoop {
                     self.later.push(Later::NotRead { object });
                 }
             }
+            Action::WriteFence { slot, to, then } => self.write_fence(slot, to, then),
+            Action::Scan { slot, after } => self.scan_for_paxos(slot, after),
+            Action::Installed { slot, to, attempt } => {
+                tracing::info!(slot = slot.0, epoch = to.0, attempt, "a hash slot is on its next acceptors");
+            }
             Action::Arm { at, timer } => self.timers.arm(TimerKey::ChunkPaxos(timer), at),
             Action::Answer { call, answer } => {
                 if let Some(caller) = self.callers.remove(&call) {
@@ -48,6 +54,38 @@ impl EventLoop {
                 }
             }
         }
+    }
+
+    fn write_fence(&mut self, slot: HashSlot, to: Epoch, then: Vec<chunkpaxos::Send>) {
+        let mut batch = WriteBatch::new();
+        batch.fence(slot, to);
+        let durable = self.durable_in.clone();
+        let submitted = self.disk.submit(batch, move |result| {
+            let then = result.is_ok().then_some(then);
+            let _ = durable.blocking_send(Durable::Fence { slot, then });
+        });
+        if submitted.is_err() {
+            self.later.push(Later::FenceRefused { slot });
+        }
+    }
+
+    /// Reads a page of a slot beside the loop.
+    fn scan_for_paxos(&mut self, slot: HashSlot, after: Option<ObjectId>) {
+        let Ok(permit) = self.tasks.clone().try_acquire_owned() else {
+            return self.later.push(Later::NotScanned { slot, after });
+        };
+        let (disk, done) = (self.disk.clone(), self.done_in.clone());
+        tokio::spawn(async move {
+            let scan = disk.scan_slot(slot, after, limits::LIST_PAGE_BYTES_MAX).await;
+            let page = scan.map(|scan| chunkpaxos::SlotPage {
+                objects: scan.records.iter().map(|record| record.object).collect(),
+                more: scan.next.is_some(),
+            });
+            let page = page.map_err(|error| tracing::debug!("scanning a slot: {error}")).ok();
+            // A loop that has ended asks for nothing.
+            let _ = done.send(Done::Scanned { slot, after, page }).await;
+            drop(permit);
+        });
     }
 
     /// Sends on the lane, or hands to the machine what is addressed to this node.

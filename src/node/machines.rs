@@ -76,6 +76,10 @@ impl EventLoop {
         if self.cluster.is_some() {
             return;
         }
+        let fences = match self.disk.fences() {
+            Ok(fences) => fences,
+            Err(error) => return self.fatal = Some(NodeError::Disk(error)),
+        };
         let members: Vec<Weighted> = founding.members.iter().map(Weighted::from).collect();
         self.net.set_members(founding.members.iter().map(|m| m.peer).collect());
         self.gate.bind_members(founding.members.iter().map(|m| (m.peer, m.incarnation)));
@@ -86,6 +90,7 @@ impl EventLoop {
             founding: founding.clone(),
             epoch: Epoch::FOUNDING,
             boot: self.boot.mark.boot,
+            fences,
             seed: rand::random(),
             variant: chunkpaxos::Variant::Right,
         });
@@ -206,6 +211,10 @@ impl EventLoop {
             Later::WriteRefused { object, serial } => {
                 self.feed_paxos(chunkpaxos::Event::WriteRefused { object, serial });
             }
+            Later::FenceRefused { slot } => self.feed_paxos(chunkpaxos::Event::FenceRefused { slot }),
+            Later::NotScanned { slot, after } => {
+                self.feed_paxos(chunkpaxos::Event::Scanned { slot, after, page: None });
+            }
             Later::NotRead { object } => self.feed_paxos(chunkpaxos::Event::LoadFailed { object }),
             Later::NotProbed { peer, via } => {
                 self.feed_membership(membership::Event::Probed { peer, via, reached: false });
@@ -227,6 +236,12 @@ impl EventLoop {
                 // The others may have gone on without this record; nobody else brings it here.
                 self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::REPAIR_RETRY);
             }
+            Durable::Fence { then: Some(then), .. } => {
+                then.into_iter().for_each(|send| self.send_paxos(send));
+            }
+            Durable::Fence { slot, then: None } => {
+                self.feed_paxos(chunkpaxos::Event::FenceRefused { slot });
+            }
             Durable::Founding { then: Some(then) } => {
                 then.into_iter().for_each(|send| self.send_founding(send))
             }
@@ -244,6 +259,9 @@ impl EventLoop {
             }
             Done::Loaded { object, record: Err(()) } => {
                 self.feed_paxos(chunkpaxos::Event::LoadFailed { object });
+            }
+            Done::Scanned { slot, after, page } => {
+                self.feed_paxos(chunkpaxos::Event::Scanned { slot, after, page });
             }
             Done::Verified { from, message } => {
                 self.feed_paxos(chunkpaxos::Event::Message { from, message: *message });

@@ -32,7 +32,7 @@ pub use start::run;
 
 use crate::{
     disk::DiskError,
-    model::{ObjectId, PeerId, config::Packets},
+    model::{ObjectId, PeerId, config::Packets, slots::HashSlot},
     net::NetError,
     proto::chunkpaxos,
 };
@@ -145,6 +145,8 @@ pub(crate) enum Done {
     AddressPublished { first: Option<String> },
     /// An acceptor record was read, or could not be.
     Loaded { object: ObjectId, record: Result<Option<chunkpaxos::AcceptorRecord>, ()> },
+    /// A page of a hash slot was read, or could not be.
+    Scanned { slot: HashSlot, after: Option<ObjectId>, page: Option<chunkpaxos::SlotPage> },
     /// A lane message was verified.
     Verified { from: PeerId, message: Box<chunkpaxos::Message> },
     /// What a client proposes has a wrong id or signature.

@@ -9,10 +9,10 @@ use super::{
     Action, Desk, Local, Send, Variant,
     ballot::Ballot,
     lru::Lru,
-    messages::{Accepted, Body, RoundId},
+    messages::{Accepted, Body, Message, RoundId},
     record::AcceptorRecord,
 };
-use crate::model::{ObjectId, PeerId, limits, register::VerifiedRegister};
+use crate::model::{ObjectId, PeerId, limits, register::VerifiedRegister, slots::HashSlot};
 
 /// The records in use of one node.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ struct Entry {
 /// What is asked of an acceptor or mirror.
 #[derive(Debug)]
 pub(super) enum Input {
-    /// By a message.
-    Message { from: PeerId, round: RoundId, body: Body },
+    /// By a message, which was allowed when it came.
+    Message { from: PeerId, message: Message },
     /// By this node's proposer, the object's home: if the record is empty, accept this and only then send
     /// it on.
     First { round: RoundId, ballot: Ballot, value: VerifiedRegister, next: Option<Ballot> },
@@ -93,6 +93,12 @@ impl Acceptor {
         entry.waiting.into_iter().for_each(|input| decline(object, input, desk));
     }
 
+    /// Drops what is known of a slot, but for what is on its way to disk or from it: what the disk has refused
+    /// is never to come there later, for it was accepted by nobody.
+    pub(super) fn forget(&mut self, slot: HashSlot) {
+        self.entries.retain(|object, entry| HashSlot::of(object) != slot || !entry.may_go());
+    }
+
     /// A write ended; `durable` or refused.
     pub(super) fn write_ended(&mut self, object: ObjectId, serial: u64, durable: bool) {
         let Some(entry) = self.entries.touch(&object) else { return };
@@ -103,23 +109,26 @@ impl Acceptor {
     }
 
     fn process(&mut self, object: ObjectId, input: Input, desk: &mut Desk<'_>) {
+        let slot = desk.slots.of(&object);
+        let may_be = match &input {
+            Input::First { ballot, .. } => slot.serves(ballot.epoch),
+            Input::Late(Accepted { ballot, .. }) => slot.serves(ballot.epoch) && slot.active.counts(ballot),
+            Input::Message { from, message } => desk.allows(from, message),
+        };
+        if !may_be {
+            return decline(object, input, desk);
+        }
         match input {
             Input::First { round, ballot, value, next } => {
                 self.first(object, round, ballot, value, next, desk)
             }
             Input::Late(accepted) => self.late(object, accepted, desk),
-            Input::Message { from, round, body } => self.on_message(object, from, round, body, desk),
+            Input::Message { from, message } => self.on_message(from, message, desk),
         }
     }
 
-    fn on_message(
-        &mut self,
-        object: ObjectId,
-        from: PeerId,
-        round: RoundId,
-        body: Body,
-        desk: &mut Desk<'_>,
-    ) {
+    fn on_message(&mut self, from: PeerId, message: Message, desk: &mut Desk<'_>) {
+        let Message { epoch, object, round, body } = message;
         let Some(record) = self.record(&object) else { return };
         match body {
             Body::Prepare { ballot } => {
@@ -139,6 +148,16 @@ impl Acceptor {
                 let state = Body::State { accepted: record.accepted.clone() };
                 let message = desk.message(object, round, state);
                 self.say(object, vec![Send { to: from, message }], desk);
+            }
+            Body::Fetch { .. } => {
+                let body = Body::Fetched { accepted: record.accepted.clone() };
+                let message = Message { epoch, object, round, body };
+                self.say(object, vec![Send { to: from, message }], desk);
+            }
+            Body::Install { ballot, value, .. } => {
+                let body = Body::Installed { ballot };
+                let answer = Send { to: from, message: Message { epoch, object, round, body } };
+                self.on_install(object, Accepted { ballot, value }, answer, desk);
             }
             Body::Mirror { ballot, value } => self.on_mirror(object, round, Accepted { ballot, value }, desk),
             _ => desk.counters.ignored += 1,
@@ -167,7 +186,7 @@ impl Acceptor {
             let sends = accepted_sends(object, from, round, &new, record.promised == next, desk);
             return self.say(object, sends, desk);
         }
-        let allowed = if ballot.is_implicit() {
+        let allowed = if desk.is_implicit(&object, &ballot) {
             record.is_empty() || desk.config.variant == Variant::ImplicitWithoutEmptyCheck
         } else {
             record.floor().is_none_or(|floor| ballot >= floor)
@@ -206,7 +225,7 @@ impl Acceptor {
         record.accepted = Some(new.clone());
         let me = desk.config.me;
         let mut sends = accepted_sends(object, me, round, &new, true, desk);
-        for acceptor in desk.keepers(&object).acceptors.iter().filter(|a| **a != me) {
+        for acceptor in desk.view(&object).keepers.acceptors.iter().filter(|a| **a != me) {
             let body = Body::Accept { ballot, value: new.value.clone(), next };
             sends.push(Send { to: *acceptor, message: desk.message(object, round, body) });
         }
@@ -224,6 +243,26 @@ impl Acceptor {
         }
         record.accepted = Some(new);
         self.persist(object, sends, desk);
+    }
+
+    /// As an accept, in an epoch that is not in use here yet; the mirror to be takes it too. Below a promise or
+    /// an acceptance there is nothing to say: only a later attempt or a later epoch can have been here.
+    fn on_install(&mut self, object: ObjectId, new: Accepted, answer: Send, desk: &mut Desk<'_>) {
+        let Some(record) = self.record(&object) else { return };
+        if record.accepted.as_ref().is_some_and(|old| *old == new) {
+            return self.say(object, vec![answer], desk);
+        }
+        let copied = desk.config.variant == Variant::InstallOldBallot;
+        if copied && record.accepted.as_ref().is_some_and(|old| old.ballot > new.ballot) {
+            return self.say(object, vec![answer], desk);
+        }
+        if !copied && record.floor().is_some_and(|floor| new.ballot <= floor) {
+            desk.counters.ignored += 1;
+            return;
+        }
+        record.promised = record.promised.filter(|_| copied);
+        record.accepted = Some(new);
+        self.persist(object, vec![answer], desk);
     }
 
     /// What is chosen may be accepted below a promise: that ballot's proposer has seen this value, or one
@@ -291,7 +330,7 @@ fn accepted_sends(
 ) -> Vec<Send> {
     let body = Body::Accepted { ballot: new.ballot, next_promised };
     let mut sends = vec![Send { to: proposer, message: desk.message(object, round, body) }];
-    if let Some(mirror) = desk.keepers(&object).mirror {
+    if let Some(mirror) = desk.view(&object).keepers.mirror {
         let body = Body::Mirror { ballot: new.ballot, value: new.value.clone() };
         sends.push(Send { to: mirror, message: desk.message(object, round, body) });
     }

@@ -18,7 +18,8 @@ const ENCODED_BYTES_MAX: usize = 40;
 pub struct Ballot {
     /// The membership in which it was made.
     pub epoch: Epoch,
-    /// Grows within a process; 0 is the implicit ballot of the home proposer.
+    /// Grows within a process. The first of a view is the implicit ballot of the home proposer; those below
+    /// it are a handover's, by its attempt.
     pub counter: u64,
     /// Whose ballot it is.
     pub node: NodeNumber,
@@ -29,11 +30,6 @@ pub struct Ballot {
 impl Ballot {
     /// No counter is above this; a greater one is malformed, so counting up cannot overflow.
     pub const COUNTER_MAX: u64 = 1 << 62;
-
-    /// Whether this is the implicit ballot, which needs no prepare and is the home proposer's alone.
-    pub fn is_implicit(&self) -> bool {
-        self.counter == 0
-    }
 
     /// Whether the numbers are in their bounds.
     pub fn is_sane(&self) -> bool {

@@ -48,6 +48,18 @@ impl<V> Lru<V> {
         Some(value)
     }
 
+    /// Drops what is not to be kept.
+    pub(super) fn retain(&mut self, keep: impl Fn(&ObjectId, &V) -> bool) {
+        let Self { entries, by_use, .. } = self;
+        entries.retain(|object, (stamp, value)| {
+            let stays = keep(object, value);
+            if !stays {
+                by_use.remove(stamp);
+            }
+            stays
+        });
+    }
+
     fn evict(&mut self, may_go: impl Fn(&V) -> bool) -> bool {
         let oldest =
             self.by_use.values().find(|o| self.entries.get(*o).is_some_and(|(_, v)| may_go(v))).copied();

@@ -29,9 +29,10 @@ pub struct RoundId {
 /// One message between two members, about one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message<V = VerifiedRegister> {
-    /// The sender's membership; another one's messages are ignored.
+    /// The epoch of the slot's view in which it is said, or to which a handover is; of another one it is
+    /// ignored.
     pub epoch: Epoch,
-    /// The object.
+    /// The object. Where a whole slot is meant, the first id of that slot.
     pub object: ObjectId,
     /// What the message belongs to; an answer repeats the question's.
     pub round: RoundId,
@@ -68,6 +69,24 @@ pub enum Body<V = VerifiedRegister> {
     Answered { answer: Answer<V> },
     /// Only ever sent to oneself behind a write: that write is durable. Ignored from anyone else.
     Written { serial: u64 },
+    /// By an installer, to an acceptor of the old view: refuse from now on everything below this epoch.
+    Fence { attempt: u64 },
+    /// It does, durably.
+    Fenced,
+    /// Which objects of the slot have you, after this one? Only to the fenced.
+    List { attempt: u64, after: Option<ObjectId> },
+    /// A page of them, in order, and whether there are more.
+    Listed { objects: Vec<ObjectId>, more: bool },
+    /// What did you accept? Only to the fenced.
+    Fetch { attempt: u64 },
+    /// The answer to that.
+    Fetched { accepted: Option<Accepted<V>> },
+    /// To those who keep the slot next: accept this, in the epoch to come.
+    Install { attempt: u64, ballot: Ballot, value: V },
+    /// Accepted, durably.
+    Installed { ballot: Ballot },
+    /// As [`Body::Written`], of a fence.
+    FenceWritten,
 }
 
 /// What an acceptor accepted.
@@ -162,14 +181,18 @@ impl<V> Body<V> {
     /// All ballots in it, those of carried values too.
     pub(super) fn ballots(&self) -> impl Iterator<Item = &Ballot> {
         let (first, second) = match self {
-            Body::Prepare { ballot } | Body::Accepted { ballot, .. } | Body::Mirrored { ballot } => {
-                (Some(ballot), None)
-            }
+            Body::Prepare { ballot }
+            | Body::Accepted { ballot, .. }
+            | Body::Mirrored { ballot }
+            | Body::Mirror { ballot, .. }
+            | Body::Install { ballot, .. }
+            | Body::Installed { ballot } => (Some(ballot), None),
             Body::Promise { ballot, accepted } => (Some(ballot), accepted.as_ref().map(|a| &a.ballot)),
             Body::Accept { ballot, next, .. } => (Some(ballot), next.as_ref()),
             Body::Refused { ballot, floor } => (Some(ballot), Some(floor)),
-            Body::State { accepted } => (accepted.as_ref().map(|a| &a.ballot), None),
-            Body::Mirror { ballot, .. } => (Some(ballot), None),
+            Body::State { accepted } | Body::Fetched { accepted } => {
+                (accepted.as_ref().map(|a| &a.ballot), None)
+            }
             Body::Answered { answer: Answer { outcome: Outcome::Value { current }, .. } } => {
                 (current.as_ref().map(|a| &a.ballot), None)
             }
@@ -178,10 +201,29 @@ impl<V> Body<V> {
         first.into_iter().chain(second)
     }
 
+    /// Whether it is said between an installer and those who keep the slot, before or after.
+    pub(super) fn is_of_handover(&self) -> bool {
+        matches!(
+            self,
+            Body::Fence { .. }
+                | Body::Fenced
+                | Body::List { .. }
+                | Body::Listed { .. }
+                | Body::Fetch { .. }
+                | Body::Fetched { .. }
+                | Body::Install { .. }
+                | Body::Installed { .. }
+        )
+    }
+
     fn register(&self) -> Option<&V> {
         match self {
-            Body::Promise { accepted, .. } | Body::State { accepted } => accepted.as_ref().map(|a| &a.value),
-            Body::Accept { value, .. } | Body::Mirror { value, .. } => Some(value),
+            Body::Promise { accepted, .. } | Body::State { accepted } | Body::Fetched { accepted } => {
+                accepted.as_ref().map(|a| &a.value)
+            }
+            Body::Accept { value, .. } | Body::Mirror { value, .. } | Body::Install { value, .. } => {
+                Some(value)
+            }
             Body::Forward { command: Command::Propose { value } } => Some(value),
             Body::Answered { answer } => answer.outcome.register(),
             _ => None,
@@ -205,6 +247,17 @@ impl<V> Body<V> {
             Body::Taken => Body::Taken,
             Body::Answered { answer } => Body::Answered { answer: answer.try_map(f)? },
             Body::Written { serial } => Body::Written { serial },
+            Body::Fence { attempt } => Body::Fence { attempt },
+            Body::Fenced => Body::Fenced,
+            Body::List { attempt, after } => Body::List { attempt, after },
+            Body::Listed { objects, more } => Body::Listed { objects, more },
+            Body::Fetch { attempt } => Body::Fetch { attempt },
+            Body::Fetched { accepted } => {
+                Body::Fetched { accepted: accepted.map(|a| a.try_map(f)).transpose()? }
+            }
+            Body::Install { attempt, ballot, value } => Body::Install { attempt, ballot, value: f(value)? },
+            Body::Installed { ballot } => Body::Installed { ballot },
+            Body::FenceWritten => Body::FenceWritten,
         })
     }
 }

@@ -5,7 +5,37 @@
 //! each accept. This machine is all roles of one node: proposer, acceptor, mirror. It must never say what
 //! is not yet durable.
 //!
-//! # Driving it
+//! # Views and handovers
+//! Each hash slot has an active view: an epoch, its acceptors, its mirror. Authority hands a slot over to other
+//! acceptors by [`Order`]s. Between the two orders a member, the installer, does this:
+//! * **Fence.** A majority of the old acceptors writes down that it refuses everything below the new epoch.
+//!   Writes become durable in order, so what they accepted before lies on disk before the fence does. From
+//!   then on no round of the old view gets a majority that it had not got a word of before: nothing that the
+//!   installer does not see can be chosen. Reads are refused, too: a majority of fenced acceptors still agrees
+//!   long after the new view has gone on.
+//! * **Scan.** The installer lists the objects of the fenced and asks a majority of them, object by object,
+//!   for what it accepted: what was chosen is on one of every majority. The greatest ballot is taken, for the
+//!   same reason as after a prepare.
+//! * **Install.** It is accepted by a majority of the new acceptors at a ballot of the new epoch whose counter
+//!   is the attempt. Not at its old ballot: there a value that only one acceptor has, at a greater ballot of
+//!   the old epoch, would overtake it. It need not be the same majority for each object, since each later
+//!   majority meets one of them. Then authority is told.
+//! * **Activate.** Whoever hears of it uses the new view: its messages carry the new epoch, cached ballots are
+//!   dropped, rounds in progress begin again with a prepare. Messages of other epochs are ignored.
+//!
+//! A failed attempt leaves installs behind on some new acceptors, and its messages may come late. All of them
+//! have smaller counters than the install of the attempt that was activated, and the implicit ballot of the
+//! view is the counter just above that: they never overtake what is chosen, and a majority that has one of
+//! them alike is no agreement. An attempt belongs to one start of its installer: a later start could find less
+//! than the earlier one has installed, and put something else above it. So if the installer crashes, authority
+//! orders the next attempt. An acceptor takes part only in the attempt that it heard of last, and in none of
+//! an epoch that it uses already.
+//!
+//! Orders are not kept here: authority has them durably and hands in all of them again after a restart. A node
+//! that has not heard them yet lives in an old view, where a majority is fenced: it can ask, and nobody
+//! answers.
+//!
+//! //! # Driving it
 //! See [`crate::proto`] for the rules common to all machines. In particular here:
 //! * Registers enter verified: decode a frame with `Message::<RawRegister>::decode`, turn it with
 //!   [`Message::try_map`] and `seal`, then hand it in. `from` is the authenticated PeerId of the connection.
@@ -15,12 +45,20 @@
 //!   dropped.
 //! * Every [`Event::Call`] is answered by exactly one [`Action::Answer`], at the latest
 //!   [`limits::NO_QUORUM`](crate::model::limits::NO_QUORUM) later.
+//! * [`Action::WriteFence`] is a write like any other, with its own refusal, and must be handed in again by
+//!   [`Config::fences`] at each start. [`Action::Scan`] is answered by [`Event::Scanned`].
+//! * [`Event::Order`]s are handed in as authority has ordered them, all of them again at each start.
 //! * [`Event::Reachable`] tells what the network knows of connections; it is a hint, and all peers begin
 //!   unreachable.
 
 mod acceptor;
 mod alarms;
+mod allow;
 mod ballot;
+mod fence;
+#[cfg(test)]
+mod handover_tables;
+mod installer;
 mod lru;
 mod messages;
 mod proposer;
@@ -30,16 +68,20 @@ mod round;
 mod schedules;
 #[cfg(test)]
 mod tables;
+mod view;
 
 pub use ballot::Ballot;
 pub use messages::{Accepted, Answer, Body, Command, Message, Outcome, RoundId};
 pub use record::{AcceptorRecord, RECORD_BYTES_MAX};
+pub use view::{Order, View};
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use self::{
     acceptor::{Acceptor, Input},
+    installer::Installer,
     proposer::Proposer,
+    view::{Applied, Slots},
 };
 use crate::{
     model::{
@@ -50,7 +92,7 @@ use crate::{
     },
     proto::{
         Outbox,
-        placement::{self, SlotKeepers, Weighted},
+        placement::{self, Weighted},
     },
 };
 
@@ -61,10 +103,12 @@ pub struct Config {
     pub me: PeerId,
     /// The members.
     pub founding: Founding,
-    /// Their epoch.
+    /// Their epoch, in which every slot begins; the others come by [`Event::Order`].
     pub epoch: Epoch,
     /// This start's boot number, durable before the machine is made.
     pub boot: u64,
+    /// What earlier starts have written by [`Action::WriteFence`]: of each slot the greatest epoch.
+    pub fences: BTreeMap<HashSlot, Epoch>,
     /// Random bytes, for the back-off of duelling proposers.
     pub seed: [u8; 32],
     /// [`Variant::Right`] outside of tests.
@@ -91,7 +135,7 @@ pub enum Variant {
     /// Boot number and counter of the ballots begin again at each start, and an acceptor takes a ballot that
     /// it knows already once more.
     BallotsReused,
-    /// A handover installs the values at the ballots at which they were accepted.
+    /// A handover installs the values at the ballots at which they were accepted, and there they count.
     InstallOldBallot,
     /// A handover scans acceptors that are not fenced.
     NoFence,
@@ -155,8 +199,33 @@ pub enum Event {
         /// Where and what; the caller vouches that a majority agreed (of two members: the acceptor has it).
         accepted: Accepted,
     },
+    /// Authority has ordered this.
+    Order(Order),
+    /// A fence was not queued; none of its sends were done.
+    FenceRefused {
+        /// As in the action.
+        slot: HashSlot,
+    },
+    /// The page asked for by [`Action::Scan`].
+    Scanned {
+        /// As in the action.
+        slot: HashSlot,
+        /// As in the action.
+        after: Option<ObjectId>,
+        /// None if the disk could not read it.
+        page: Option<SlotPage>,
+    },
     /// An armed timer is due.
     Timer(Timer),
+}
+
+/// The next objects of a slot that have a record on disk, in the order of their ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotPage {
+    /// As many as were read.
+    pub objects: Vec<ObjectId>,
+    /// Whether there are more behind the last of them; never behind none.
+    pub more: bool,
 }
 
 /// What the machine wants done.
@@ -179,6 +248,31 @@ pub enum Action {
     Load {
         /// The object.
         object: ObjectId,
+    },
+    /// Make the fence durable, in the order of all writes, for every start to come; then do the sends.
+    WriteFence {
+        /// The key.
+        slot: HashSlot,
+        /// Replaces the epoch written before.
+        to: Epoch,
+        /// What may be said once it is durable; those to oneself come back as events.
+        then: Vec<Send>,
+    },
+    /// Say which objects of this slot have a record on disk: a page of them, after this one.
+    Scan {
+        /// Which slot.
+        slot: HashSlot,
+        /// None for the first page.
+        after: Option<ObjectId>,
+    },
+    /// Tell authority that this handover may be activated.
+    Installed {
+        /// As in the order.
+        slot: HashSlot,
+        /// As in the order.
+        to: Epoch,
+        /// As in the order.
+        attempt: u64,
     },
     /// Hand in this timer at or after `at`; replaces its earlier arming.
     Arm {
@@ -231,11 +325,20 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct ChunkPaxos {
     config: Config,
-    slots: Vec<SlotKeepers>,
-    acceptor: Acceptor,
-    proposer: Proposer,
+    slots: Slots,
+    reachable: BTreeSet<PeerId>,
+    roles: Roles,
+    armed: Option<Millis>,
     local: VecDeque<Local>,
     counters: Counters,
+}
+
+/// The roles; which of them count for an object is the view's.
+#[derive(Debug)]
+struct Roles {
+    acceptor: Acceptor,
+    proposer: Proposer,
+    installer: Installer,
 }
 
 /// What one role of this node tells another, without any wire.
@@ -253,7 +356,8 @@ enum Local {
 struct Desk<'a> {
     now: Millis,
     config: &'a Config,
-    slots: &'a [SlotKeepers],
+    slots: &'a mut Slots,
+    reachable: &'a mut BTreeSet<PeerId>,
     local: &'a mut VecDeque<Local>,
     counters: &'a mut Counters,
     out: &'a mut Outbox<Action>,
@@ -263,46 +367,41 @@ impl ChunkPaxos {
     /// A machine that knows nothing yet; it needs no first event.
     pub fn new(config: Config) -> Self {
         let members: Vec<Weighted> = config.founding.members.iter().map(Weighted::from).collect();
-        let slots = HashSlot::all().map(|slot| placement::keepers(config.epoch, &members, slot)).collect();
-        let proposer = Proposer::new(&config);
-        let (local, counters) = (VecDeque::new(), Counters::default());
-        Self { config, slots, acceptor: Acceptor::new(), proposer, local, counters }
+        let slots = Slots::new(&config, |slot| placement::keepers(config.epoch, &members, slot));
+        let (acceptor, proposer) = (Acceptor::new(), Proposer::new(&config));
+        Self {
+            config,
+            slots,
+            reachable: BTreeSet::new(),
+            roles: Roles { acceptor, proposer, installer: Installer::default() },
+            armed: None,
+            local: VecDeque::new(),
+            counters: Counters::default(),
+        }
     }
 
     /// Takes one event in and says what to do.
     pub fn handle(&mut self, now: Millis, event: Event, out: &mut Outbox<Action>) {
-        let Self { config, slots, acceptor, proposer, local, counters } = self;
-        let desk = &mut Desk { now, config, slots, local, counters, out };
-        match event {
-            Event::Call { call, object, command } => {
-                let object = proposed_object(&command).unwrap_or(object);
-                proposer.call(call, object, command, desk);
-            }
-            Event::Message { from, message } => receive(acceptor, proposer, from, message, desk),
-            Event::Loaded { object, record } => {
-                record.as_ref().and_then(AcceptorRecord::floor).iter().for_each(|b| proposer.observe(b));
-                acceptor.loaded(object, record, desk);
-            }
-            Event::LoadFailed { object } => acceptor.load_failed(object, desk),
-            Event::WriteRefused { object, serial } => acceptor.write_ended(object, serial, false),
-            Event::Reachable { peer, reachable } => proposer.on_reachable(peer, reachable, desk),
-            Event::LateAccept { object, accepted } => {
-                let fits = accepted.ballot.is_sane() && accepted.value.object == object;
-                if fits && desk.keepers(&object).holds(&desk.config.me) {
-                    proposer.observe(&accepted.ballot);
-                    acceptor.submit(object, Input::Late(accepted), desk);
-                }
-            }
-            Event::Timer(Timer::Wake) => proposer.on_wake(desk),
+        if matches!(event, Event::Timer(_)) {
+            self.armed = None;
         }
+        let Self { config, slots, reachable, roles, local, counters, .. } = self;
+        let desk = &mut Desk { now, config, slots, reachable, local, counters, out };
+        roles.on_event(event, desk);
         while let Some(local) = desk.local.pop_front() {
             match local {
-                Local::Message(message) => receive(acceptor, proposer, desk.config.me, message, desk),
-                Local::Acceptor { object, input } => acceptor.submit(object, input, desk),
-                Local::FirstDeclined { object, round } => proposer.on_first_declined(object, round, desk),
+                Local::Message(message) => roles.receive(desk.config.me, message, desk),
+                Local::Acceptor { object, input } => roles.acceptor.submit(object, input, desk),
+                Local::FirstDeclined { object, round } => {
+                    roles.proposer.on_first_declined(object, round, desk);
+                }
             }
         }
-        proposer.arm(desk);
+        let next = [roles.proposer.next_alarm(), roles.installer.next_alarm()].into_iter().flatten().min();
+        if let Some(at) = next.filter(|at| self.armed.is_none_or(|armed| *at < armed)) {
+            self.armed = Some(at);
+            out.push(Action::Arm { at, timer: Timer::Wake });
+        }
     }
 
     /// What was counted so far.
@@ -310,33 +409,89 @@ impl ChunkPaxos {
         self.counters
     }
 
-    /// Who keeps the registers of this slot.
-    pub fn keepers(&self, slot: HashSlot) -> &SlotKeepers {
-        &self.slots[usize::from(slot.0)]
+    /// Who keeps the registers of this slot, as far as this node was told.
+    pub fn view(&self, slot: HashSlot) -> &View {
+        &self.slots.get(slot).active
     }
 }
 
-/// Brings a message to the role that it is for, if it may be said at all.
-fn receive(
-    acceptor: &mut Acceptor,
-    proposer: &mut Proposer,
-    from: PeerId,
-    message: Message,
-    desk: &mut Desk<'_>,
-) {
-    if !desk.allows(&from, &message) {
-        desk.counters.ignored += 1;
-        return;
-    }
-    message.body.ballots().for_each(|ballot| proposer.observe(ballot));
-    let Message { object, round, body, .. } = message;
-    match body {
-        Body::Prepare { .. } | Body::Accept { .. } | Body::Query | Body::Mirror { .. } => {
-            acceptor.submit(object, Input::Message { from, round, body }, desk);
+impl Roles {
+    fn on_event(&mut self, event: Event, desk: &mut Desk<'_>) {
+        let Self { acceptor, proposer, installer } = self;
+        match event {
+            Event::Call { call, object, command } => {
+                let object = proposed_object(&command).unwrap_or(object);
+                proposer.call(call, object, command, desk);
+            }
+            Event::Message { from, message } => self.receive(from, message, desk),
+            Event::Loaded { object, record } => {
+                record.as_ref().and_then(AcceptorRecord::floor).iter().for_each(|b| proposer.observe(b));
+                acceptor.loaded(object, record, desk);
+            }
+            Event::LoadFailed { object } => acceptor.load_failed(object, desk),
+            Event::WriteRefused { object, serial } => acceptor.write_ended(object, serial, false),
+            Event::Reachable { peer, reachable } => {
+                proposer.on_reachable(peer, reachable, desk);
+                installer.on_reachable(desk);
+            }
+            Event::LateAccept { object, accepted } => {
+                let fits = accepted.ballot.is_sane() && accepted.value.object == object;
+                if fits && desk.view(&object).keepers.holds(&desk.config.me) {
+                    proposer.observe(&accepted.ballot);
+                    acceptor.submit(object, Input::Late(accepted), desk);
+                }
+            }
+            Event::Order(order) => self.on_order(order, desk),
+            Event::FenceRefused { slot } => fence::refused(slot, desk),
+            Event::Scanned { slot, after, page } => fence::on_scanned(slot, after, page, desk),
+            Event::Timer(Timer::Wake) => {
+                proposer.on_wake(desk);
+                installer.on_wake(desk);
+            }
         }
-        Body::Written { serial } => acceptor.write_ended(object, serial, true),
-        Body::Forward { command } => proposer.on_forward(from, object, round, command, desk),
-        body => proposer.on_message(from, object, round, body, desk),
+    }
+
+    fn on_order(&mut self, order: Order, desk: &mut Desk<'_>) {
+        let Desk { slots, config, .. } = desk;
+        match slots.apply(order, |peer| config.founding.number_of(peer).is_some()) {
+            Applied::Ignored => desk.counters.ignored += 1,
+            Applied::Ordered(slot) => self.installer.ordered(slot, desk),
+            Applied::Activated(slot) => {
+                self.installer.stop(slot);
+                self.acceptor.forget(slot);
+                self.proposer.activated(slot, desk);
+            }
+        }
+    }
+
+    /// Brings a message to the role that it is for, if it may be said at all.
+    fn receive(&mut self, from: PeerId, message: Message, desk: &mut Desk<'_>) {
+        if !desk.allows(&from, &message) {
+            desk.counters.ignored += 1;
+            return;
+        }
+        message.body.ballots().for_each(|ballot| self.proposer.observe(ballot));
+        let Message { object, round, .. } = message;
+        match message.body {
+            Body::Prepare { .. }
+            | Body::Accept { .. }
+            | Body::Query
+            | Body::Mirror { .. }
+            | Body::Fetch { .. }
+            | Body::Install { .. } => {
+                self.acceptor.submit(object, Input::Message { from, message }, desk);
+            }
+            Body::Written { serial } => self.acceptor.write_ended(object, serial, true),
+            Body::Fence { .. } => {
+                self.acceptor.forget(HashSlot::of(&object));
+                fence::on_fence(from, &message, desk);
+            }
+            Body::FenceWritten => fence::written(HashSlot::of(&object), message.epoch, desk),
+            Body::List { after, .. } => fence::on_list(from, &message, after, desk),
+            Body::Forward { command } => self.proposer.on_forward(from, object, round, command, desk),
+            body if body.is_of_handover() => self.installer.on_message(from, object, round, body, desk),
+            body => self.proposer.on_message(from, object, round, body, desk),
+        }
     }
 }
 
@@ -348,20 +503,33 @@ fn proposed_object(command: &Command) -> Option<ObjectId> {
 }
 
 impl Desk<'_> {
-    fn keepers(&self, object: &ObjectId) -> &SlotKeepers {
-        &self.slots[usize::from(HashSlot::of(object).0)]
+    fn view(&self, object: &ObjectId) -> &View {
+        &self.slots.of(object).active
     }
 
     fn home(&self, object: &ObjectId) -> Option<PeerId> {
-        placement::home(self.config.epoch, &self.keepers(object).acceptors, object)
+        let view = self.view(object);
+        placement::home(view.epoch, &view.keepers.acceptors, object)
     }
 
     fn is_home(&self, object: &ObjectId) -> bool {
         self.config.variant == Variant::EveryoneSkipsPrepare || self.home(object) == Some(self.config.me)
     }
 
+    /// Whether this is the implicit ballot of the object's view, which needs no prepare and is the home's
+    /// alone.
+    fn is_implicit(&self, object: &ObjectId, ballot: &Ballot) -> bool {
+        let view = self.view(object);
+        (ballot.epoch, ballot.counter) == (view.epoch, view.first_counter)
+    }
+
+    /// Whether what a majority has at this ballot is chosen.
+    fn counts(&self, object: &ObjectId, ballot: &Ballot) -> bool {
+        self.config.variant == Variant::InstallOldBallot || self.view(object).counts(ballot)
+    }
+
     fn mirrors(&self, object: &ObjectId) -> usize {
-        usize::from(self.keepers(object).mirror.is_some())
+        usize::from(self.view(object).keepers.mirror.is_some())
     }
 
     fn my_number(&self) -> Option<NodeNumber> {
@@ -378,7 +546,7 @@ impl Desk<'_> {
     }
 
     fn message(&self, object: ObjectId, round: RoundId, body: Body) -> Message {
-        Message { epoch: self.config.epoch, object, round, body }
+        Message { epoch: self.view(&object).epoch, object, round, body }
     }
 
     fn say(&mut self, to: PeerId, object: ObjectId, round: RoundId, body: Body) {
@@ -393,41 +561,5 @@ impl Desk<'_> {
             self.counters.sent += 1;
             self.out.push(Action::Send(send));
         }
-    }
-
-    /// Whether this member may say this to this node.
-    fn allows(&self, from: &PeerId, message: &Message) -> bool {
-        let Message { epoch, object, body, .. } = message;
-        let known = *epoch == self.config.epoch && self.config.founding.number_of(from).is_some();
-        let sane = body.ballots().all(|ballot| ballot.is_sane() && ballot.epoch <= self.config.epoch);
-        if !known || !sane || message.register().is_some_and(|value| value.object != *object) {
-            return false;
-        }
-        let me = &self.config.me;
-        let keepers = self.keepers(object);
-        match body {
-            Body::Prepare { ballot } => {
-                !ballot.is_implicit() && self.is_its(from, ballot) && keepers.acceptors.contains(me)
-            }
-            Body::Accept { ballot, value, next } => {
-                let implicit = ballot.is_implicit();
-                let anyone = self.config.variant == Variant::EveryoneSkipsPrepare;
-                let may_skip = value.version == 1 && (anyone || self.home(object) == Some(*from));
-                let fits = |n: &Ballot| n > ballot && n.node == ballot.node && n.boot == ballot.boot;
-                self.is_its(from, ballot)
-                    && keepers.acceptors.contains(me)
-                    && (!implicit || may_skip)
-                    && next.as_ref().is_none_or(fits)
-            }
-            Body::Query => keepers.holds(me),
-            Body::Mirror { .. } => keepers.mirror == Some(*me) && keepers.acceptors.contains(from),
-            Body::Forward { command: Command::ReadAny } => false,
-            Body::Written { .. } => from == me,
-            _ => true,
-        }
-    }
-
-    fn is_its(&self, from: &PeerId, ballot: &Ballot) -> bool {
-        ballot.epoch == self.config.epoch && self.proposer_of(ballot) == Some(*from)
     }
 }

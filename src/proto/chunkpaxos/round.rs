@@ -89,25 +89,28 @@ pub(super) enum Verdict {
 }
 
 impl Reports {
-    /// What they say together, once there are enough for a majority.
-    pub(super) fn current(&self, majority: usize) -> Option<Current> {
+    /// What they say together, once there are enough for a majority. `counts`: whether what a majority has at
+    /// this ballot is chosen.
+    pub(super) fn current(&self, majority: usize, counts: impl Fn(&Ballot) -> bool) -> Option<Current> {
         if self.0.len() < majority {
             return None;
         }
         let greatest = self.0.values().flatten().max_by_key(|a| a.ballot);
         let ballot = greatest.map(|a| a.ballot);
         let reporters = self.0.values().filter(|a| a.as_ref().map(|a| a.ballot) == ballot).count();
-        Some(Current { accepted: greatest.cloned(), reporters, agreed: reporters >= majority })
+        let agreed = reporters >= majority && ballot.is_none_or(|ballot| counts(&ballot));
+        Some(Current { accepted: greatest.cloned(), reporters, agreed })
     }
 
     /// What a majority reported alike, though another may have reported a greater ballot: it was chosen,
     /// and what was chosen after it was not when the first of them was asked.
-    pub(super) fn agreement(&self, majority: usize) -> Option<Current> {
-        let mut counts = BTreeMap::<Option<Ballot>, usize>::new();
+    pub(super) fn agreement(&self, majority: usize, counts: impl Fn(&Ballot) -> bool) -> Option<Current> {
+        let mut votes = BTreeMap::<Option<Ballot>, usize>::new();
         for accepted in self.0.values() {
-            *counts.entry(accepted.as_ref().map(|a| a.ballot)).or_default() += 1;
+            *votes.entry(accepted.as_ref().map(|a| a.ballot)).or_default() += 1;
         }
-        let (ballot, reporters) = counts.into_iter().find(|(_, count)| *count >= majority)?;
+        let chosen = |b: &Option<Ballot>| b.as_ref().is_none_or(&counts);
+        let (ballot, reporters) = votes.into_iter().find(|(b, votes)| *votes >= majority && chosen(b))?;
         let accepted = self.0.values().flatten().find(|a| Some(a.ballot) == ballot).cloned();
         Some(Current { accepted, reporters, agreed: true })
     }

@@ -20,6 +20,7 @@ fn config(count: usize, me: PeerId) -> Config {
         founding: founding(count),
         epoch: Epoch::FOUNDING,
         boot: 7,
+        fences: BTreeMap::new(),
         seed: [3; 32],
         variant: Variant::Right,
     }
@@ -30,7 +31,7 @@ impl Bench {
     fn new(count: usize, is_home: bool) -> Self {
         let object = ObjectId([42; 32]);
         let machine = ChunkPaxos::new(config(count, peers(count)[0]));
-        let keepers = machine.keepers(HashSlot::of(&object)).clone();
+        let keepers = machine.view(HashSlot::of(&object)).keepers.clone();
         let home = placement::home(Epoch::FOUNDING, &keepers.acceptors, &object).expect("an acceptor");
         let all = keepers.acceptors.iter().chain(&keepers.mirror);
         let me = if is_home { home } else { *all.clone().find(|p| **p != home).expect("another keeper") };
@@ -43,7 +44,7 @@ impl Bench {
     }
 
     fn home(&self) -> PeerId {
-        let acceptors = &self.machine.keepers(HashSlot::of(&self.object)).acceptors;
+        let acceptors = &self.machine.view(HashSlot::of(&self.object)).keepers.acceptors;
         placement::home(Epoch::FOUNDING, acceptors, &self.object).expect("an acceptor")
     }
 

@@ -51,12 +51,12 @@ impl Proposer {
 
     pub(super) fn ask(&mut self, call: CallId, object: ObjectId, desk: &mut Desk<'_>) {
         let round = self.next_round(desk);
-        let keepers = desk.keepers(&object);
+        let keepers = &desk.view(&object).keepers;
         let asked: Vec<PeerId> = keepers
             .acceptors
             .iter()
             .chain(keepers.mirror.as_ref())
-            .filter(|peer| **peer == desk.config.me || self.reachable.contains(peer))
+            .filter(|peer| **peer == desk.config.me || desk.reachable.contains(peer))
             .copied()
             .collect();
         self.calls += 1;
@@ -75,7 +75,8 @@ impl Proposer {
         accepted: Option<Accepted>,
         desk: &mut Desk<'_>,
     ) {
-        let Some(ask) = self.asks.get_mut(&number).filter(|a| desk.keepers(&a.object).holds(&from)) else {
+        let Some(ask) = self.asks.get_mut(&number).filter(|a| desk.view(&a.object).keepers.holds(&from))
+        else {
             return;
         };
         ask.states.0.insert(from, accepted);
@@ -89,7 +90,7 @@ impl Proposer {
         self.alarms.clear(Due::Ask(number));
         self.calls -= 1;
         let messages = 2 * ask.asked as u64;
-        let outcome = match ask.states.current(1) {
+        let outcome = match ask.states.current(1, |_| false) {
             Some(current) => Outcome::Value { current: current.accepted },
             None => Outcome::NoQuorum,
         };

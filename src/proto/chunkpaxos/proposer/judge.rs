@@ -13,8 +13,8 @@ impl Proposer {
         body: Body,
         desk: &mut Desk<'_>,
     ) {
-        let is_acceptor = desk.keepers(&object).acceptors.contains(&from);
-        let is_mirror = desk.keepers(&object).mirror == Some(from);
+        let is_acceptor = desk.view(&object).keepers.acceptors.contains(&from);
+        let is_mirror = desk.view(&object).keepers.mirror == Some(from);
         let Some(round) = self.round(&object).filter(|round| round.id == id) else { return };
         match (&mut round.phase, body) {
             (Phase::Query { states }, Body::State { accepted }) if is_acceptor => {
@@ -50,11 +50,12 @@ impl Proposer {
     }
 
     pub(super) fn judge_query(&mut self, object: ObjectId, desk: &mut Desk<'_>) {
-        let keepers = desk.keepers(&object);
+        let keepers = &desk.view(&object).keepers;
         let (majority, all) = (keepers.majority(), keepers.acceptors.len());
         let Some(Round { phase: Phase::Query { states }, wake, .. }) = self.round(&object) else { return };
         let bare = desk.config.variant == Variant::BareQuorumRead;
-        let known = if bare { states.current(majority) } else { states.agreement(majority) };
+        let counts = |ballot: &Ballot| desk.counts(&object, ballot);
+        let known = if bare { states.current(majority, counts) } else { states.agreement(majority, counts) };
         let heard = states.0.len();
         if let Some(current) = known {
             return self.on_agreement(object, current, desk);
@@ -84,11 +85,12 @@ impl Proposer {
     }
 
     pub(super) fn judge_promises(&mut self, object: ObjectId, desk: &mut Desk<'_>) {
-        let majority = desk.keepers(&object).majority();
+        let majority = desk.view(&object).keepers.majority();
         let Some(Round { phase: Phase::Prepare { ballot, promises, .. }, .. }) = self.round(&object) else {
             return;
         };
-        let (ballot, Some(current)) = (*ballot, promises.current(majority)) else { return };
+        let counts = |ballot: &Ballot| desk.counts(&object, ballot);
+        let (ballot, Some(current)) = (*ballot, promises.current(majority, counts)) else { return };
         let Some(command) = self.command(&object) else { return };
         let value = current.accepted.as_ref().map(|a| a.value.clone());
         let mirror_counts = self.mirror_counts(&object, desk);
@@ -116,7 +118,7 @@ impl Proposer {
     }
 
     pub(super) fn judge_acceptances(&mut self, object: ObjectId, desk: &mut Desk<'_>) {
-        let majority = desk.keepers(&object).majority();
+        let majority = desk.view(&object).keepers.majority();
         let Some(Round { phase: Phase::Accept(writing), wake, .. }) = self.round(&object) else { return };
         if writing.accepted.len() >= majority && writing.chosen_at.is_none() {
             writing.chosen_at = Some(desk.now);
@@ -126,7 +128,7 @@ impl Proposer {
     }
 
     pub(super) fn judge_refusals(&mut self, object: ObjectId, desk: &mut Desk<'_>) {
-        let keepers = desk.keepers(&object);
+        let keepers = &desk.view(&object).keepers;
         let spare = keepers.acceptors.len() - keepers.majority();
         let lost = match self.round(&object).map(|round| &round.phase) {
             Some(Phase::Prepare { refused, .. }) => refused.len() > spare,
@@ -150,7 +152,7 @@ impl Proposer {
     }
 
     pub(super) fn finish_written(&mut self, object: ObjectId, desk: &mut Desk<'_>) {
-        let majority = desk.keepers(&object).majority();
+        let majority = desk.view(&object).keepers.majority();
         let Some(work) = self.work.get_mut(&object) else { return };
         let Some(Round { phase: Phase::Accept(writing), .. }) = work.round.take() else { return };
         let chosen = Accepted { ballot: writing.ballot, value: writing.value };

@@ -9,7 +9,7 @@ mod judge;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
-    Action, Answer, CallId, Config, Desk, Local, Send, Timer, Variant,
+    Action, Answer, CallId, Config, Desk, Local, Send, Variant, View,
     acceptor::Input,
     alarms::{Alarms, Due},
     ballot::Ballot,
@@ -17,7 +17,7 @@ use super::{
     messages::{Accepted, Body, Command, Outcome, RoundId},
     round::{Current, Ending, Phase, Reports, Round, Verdict, Writing, follows, verdict},
 };
-use crate::model::{Millis, ObjectId, PeerId, limits, register::VerifiedRegister};
+use crate::model::{Millis, ObjectId, PeerId, limits, register::VerifiedRegister, slots::HashSlot};
 
 /// The proposer of one node.
 pub(super) struct Proposer {
@@ -30,8 +30,6 @@ pub(super) struct Proposer {
     /// Calls in `work`, `asks` and `forwards` together.
     calls: usize,
     alarms: Alarms,
-    armed: Option<Millis>,
-    reachable: BTreeSet<PeerId>,
     dice: blake3::OutputReader,
 }
 
@@ -103,8 +101,6 @@ impl Proposer {
             forwards: BTreeMap::new(),
             calls: 0,
             alarms: Alarms::default(),
-            armed: None,
-            reachable: BTreeSet::new(),
             dice: blake3::Hasher::new_keyed(&config.seed).finalize_xof(),
         }
     }
@@ -119,7 +115,7 @@ impl Proposer {
         if self.calls >= limits::PAXOS_CALLS_MAX {
             return answer(Caller::Here(call), object, Outcome::Busy, 0, desk);
         }
-        let home = desk.home(&object).filter(|home| *home != desk.config.me && self.reachable.contains(home));
+        let home = desk.home(&object).filter(|home| *home != desk.config.me && desk.reachable.contains(home));
         match (command, home) {
             (Command::ReadAny, _) => self.ask(call, object, desk),
             (command, Some(home)) => self.forward(call, object, home, command, desk),
@@ -186,10 +182,10 @@ impl Proposer {
     /// What is known of a connection.
     pub(super) fn on_reachable(&mut self, peer: PeerId, reachable: bool, desk: &mut Desk<'_>) {
         if reachable {
-            self.reachable.insert(peer);
+            desk.reachable.insert(peer);
             return;
         }
-        self.reachable.remove(&peer);
+        desk.reachable.remove(&peer);
         let waiting: Vec<u64> =
             self.forwards.iter().filter(|(_, f)| f.home == peer).map(|(n, _)| *n).collect();
         waiting.into_iter().for_each(|number| self.propose_here(number, desk));
@@ -199,7 +195,6 @@ impl Proposer {
 
     /// Does what is due, and says when to wake up next.
     pub(super) fn on_wake(&mut self, desk: &mut Desk<'_>) {
-        self.armed = None;
         while let Some(due) = self.alarms.pop(desk.now) {
             match due {
                 Due::Work(object) => self.on_work_due(object, desk),
@@ -209,12 +204,23 @@ impl Proposer {
         }
     }
 
-    /// Arms the timer if it must ring earlier than armed.
-    pub(super) fn arm(&mut self, desk: &mut Desk<'_>) {
-        if let Some(at) = self.alarms.first().filter(|at| self.armed.is_none_or(|armed| *at < armed)) {
-            self.armed = Some(at);
-            desk.out.push(Action::Arm { at, timer: Timer::Wake });
-        }
+    /// When something is due.
+    pub(super) fn next_alarm(&self) -> Option<Millis> {
+        self.alarms.first()
+    }
+
+    /// The slot's view is a new one: nothing that was promised in the old one counts, and what is in progress
+    /// begins again with a full round. Callers keep their deadlines. What a node that is the home no more was
+    /// asked to do is proposed here.
+    pub(super) fn activated(&mut self, slot: HashSlot, desk: &mut Desk<'_>) {
+        self.counter = self.counter.max(desk.slots.get(slot).active.first_counter);
+        self.ballots.retain(|object, _| HashSlot::of(object) != slot);
+        let of_slot = |object: &&ObjectId| HashSlot::of(object) == slot;
+        let objects: Vec<ObjectId> = self.work.keys().filter(of_slot).copied().collect();
+        objects.into_iter().for_each(|object| self.prepare(object, desk));
+        let moved = |f: &Forward| of_slot(&&f.object) && desk.home(&f.object) != Some(f.home);
+        let numbers: Vec<u64> = self.forwards.iter().filter(|(_, f)| moved(f)).map(|(n, _)| *n).collect();
+        numbers.into_iter().for_each(|number| self.propose_here(number, desk));
     }
 
     // ---- calls done here ----
@@ -272,14 +278,15 @@ impl Proposer {
     /// The one round without a prepare that needs no cached ballot: see the acceptor.
     fn first(&mut self, object: ObjectId, value: VerifiedRegister, desk: &mut Desk<'_>) {
         let Some(node) = desk.my_number() else { return };
-        let ballot = Ballot { epoch: desk.config.epoch, counter: 0, node, boot: desk.ballot_boot() };
-        let next = self.fresh_ballot(desk);
+        let View { epoch, first_counter: counter, .. } = *desk.view(&object);
+        let ballot = Ballot { epoch, counter, node, boot: desk.ballot_boot() };
+        let next = self.fresh_ballot(&object, desk);
         let id = self.enter(
             object,
             Phase::Accept(Writing::new(ballot, value.clone(), next, Ending::Commit)),
             desk,
         );
-        self.count(&object, desk.keepers(&object).acceptors.len() + desk.mirrors(&object));
+        self.count(&object, desk.view(&object).keepers.acceptors.len() + desk.mirrors(&object));
         let input = Input::First { round: id, ballot, value, next };
         desk.local.push_back(Local::Acceptor { object, input });
     }
@@ -291,7 +298,7 @@ impl Proposer {
 
     fn prepare(&mut self, object: ObjectId, desk: &mut Desk<'_>) {
         self.ballots.remove(&object);
-        let Some(ballot) = self.fresh_ballot(desk) else { return };
+        let Some(ballot) = self.fresh_ballot(&object, desk) else { return };
         let id = self.enter(
             object,
             Phase::Prepare { ballot, promises: Reports::default(), refused: BTreeSet::new() },
@@ -308,7 +315,7 @@ impl Proposer {
         ending: Ending,
         desk: &mut Desk<'_>,
     ) {
-        let next = if desk.is_home(&object) { self.fresh_ballot(desk) } else { None };
+        let next = if desk.is_home(&object) { self.fresh_ballot(&object, desk) } else { None };
         let id = self.enter(object, Phase::Accept(Writing::new(ballot, value.clone(), next, ending)), desk);
         self.count(&object, desk.mirrors(&object));
         self.ask_acceptors(object, id, Body::Accept { ballot, value, next }, |_| true, desk);
@@ -357,7 +364,7 @@ impl Proposer {
     }
 
     fn on_phase_due(&mut self, object: ObjectId, desk: &mut Desk<'_>) {
-        let majority = desk.keepers(&object).majority();
+        let majority = desk.view(&object).keepers.majority();
         let me = desk.config.me;
         let Some(round) = self.round(&object) else { return };
         round.wake = desk.now + limits::PAXOS_PHASE;
@@ -372,13 +379,14 @@ impl Proposer {
             Phase::Accept(writing) => {
                 let (ballot, value, next) = (writing.ballot, writing.value.clone(), writing.next);
                 let heard: BTreeSet<PeerId> = writing.accepted.keys().copied().collect();
+                let implicit = desk.is_implicit(&object, &ballot);
                 if let Some(chosen_at) = writing.chosen_at {
                     if desk.now >= chosen_at + limits::NO_PROGRESS {
                         return self.finish_written(object, desk);
                     }
                     round.wake = chosen_at + limits::NO_PROGRESS;
                     self.ask_acceptors(object, id, Body::Accept { ballot, value, next }, |_| true, desk);
-                } else if !writing.refused.is_empty() || (ballot.is_implicit() && !heard.contains(&me)) {
+                } else if !writing.refused.is_empty() || (implicit && !heard.contains(&me)) {
                     self.prepare(object, desk);
                 } else {
                     let body = Body::Accept { ballot, value, next };
@@ -424,7 +432,7 @@ impl Proposer {
         desk: &mut Desk<'_>,
     ) {
         let peers: Vec<PeerId> =
-            desk.keepers(&object).acceptors.iter().filter(|p| whom(p)).copied().collect();
+            desk.view(&object).keepers.acceptors.iter().filter(|p| whom(p)).copied().collect();
         self.count(&object, peers.len());
         peers.into_iter().for_each(|peer| desk.say(peer, object, round, body.clone()));
     }
@@ -444,13 +452,13 @@ impl Proposer {
     }
 
     fn mirror_counts(&self, object: &ObjectId, desk: &Desk<'_>) -> bool {
-        let mirror = desk.keepers(object).mirror;
-        mirror.is_some_and(|mirror| mirror == desk.config.me || self.reachable.contains(&mirror))
+        let mirror = desk.view(object).keepers.mirror;
+        mirror.is_some_and(|mirror| mirror == desk.config.me || desk.reachable.contains(&mirror))
     }
 
-    fn fresh_ballot(&mut self, desk: &Desk<'_>) -> Option<Ballot> {
+    fn fresh_ballot(&mut self, object: &ObjectId, desk: &Desk<'_>) -> Option<Ballot> {
         self.counter += 1;
-        let (epoch, boot) = (desk.config.epoch, desk.ballot_boot());
+        let (epoch, boot) = (desk.view(object).epoch, desk.ballot_boot());
         Some(Ballot { epoch, counter: self.counter, node: desk.my_number()?, boot })
     }
 
