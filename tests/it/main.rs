@@ -21,6 +21,7 @@ mod kept;
 mod lan;
 mod layers;
 mod many;
+mod mixed_load;
 mod namespaces;
 mod older;
 mod patient;
