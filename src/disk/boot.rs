@@ -101,6 +101,7 @@ pub(super) fn open(home: &Home, options: &DiskOptions) -> Result<Opened, DiskErr
         files::replace(&home.format_path(), text.as_bytes(), &FORMAT_STEPS)?;
     }
     let db = tables::open_file(&home.records_path())?;
+    tables::check(&db)?;
     crash_point("disk.boot.opened");
     let process = ProcessId(rand::random());
     let start = tables::count_start(&db, process)?;

@@ -13,8 +13,12 @@ use std::{
 use super::*;
 use crate::{
     disk::{
-        MetaKey, RecordScan, Seen, WriteBatch, fault::Fault, records::Records, space::Space,
-        tables::make_tables, writer::Writer,
+        MetaKey, RecordScan, Seen, WriteBatch,
+        fault::Fault,
+        records::Records,
+        space::Space,
+        tables::{check, make_tables},
+        writer::Writer,
     },
     model::{
         Incarnation, ObjectId, OwnerKey, PeerId, ProcessId, hello::BootMark, limits, member::Epoch,
@@ -261,6 +265,15 @@ fn a_failed_fsync_acknowledges_nothing_ever_again() {
     assert!(records.acceptors(&[object(1, 1)]).unwrap_err().is_fatal());
 }
 
+/// The record file with these bytes; only they matter here, so it lies in memory.
+fn in_memory(file: &[u8]) -> Result<redb::Database, DiskError> {
+    let memory = redb::backends::InMemoryBackend::new();
+    redb::StorageBackend::set_len(&memory, file.len() as u64).expect("memory");
+    redb::StorageBackend::write(&memory, 0, file).expect("memory");
+    let opened = redb::Database::builder().create_with_backend(memory);
+    opened.map_err(|error| DiskError::Records(error.to_string().into()))
+}
+
 #[test]
 fn a_flipped_bit_in_a_record_is_an_error_and_never_another_promise() {
     let dir = tempfile::tempdir().unwrap();
@@ -275,10 +288,14 @@ fn a_flipped_bit_in_a_record_is_an_error_and_never_another_promise() {
     let copies: Vec<usize> = (0..file.len() - 200).filter(|at| file[*at..].starts_with(&promise)).collect();
     assert!(!copies.is_empty());
     copies.iter().for_each(|at| file[at + 77] ^= 4);
-    std::fs::write(&path, file).unwrap();
-    let disk = opened(dir.path());
-    assert!(disk.acceptors_now(&[object(1, 1)]).unwrap_err().is_fatal());
-    assert!(disk.failure().borrow().is_some(), "the node must stop");
+    std::fs::write(&path, &file).unwrap();
+    let refused = open(dir.path()).err().expect("a start finds it").to_string();
+    assert!(refused.starts_with("the record file: ") && refused.contains("checksum"), "{refused}");
+    // One that has come later is found when it is read.
+    let fault = Arc::new(Fault::new());
+    let records = Records::new(in_memory(&file).unwrap(), fault.clone()).unwrap();
+    assert!(records.acceptors(&[object(1, 1)]).unwrap_err().is_fatal());
+    assert!(fault.watch().borrow().is_some(), "the node must stop");
 }
 
 #[test]
@@ -341,4 +358,81 @@ fn a_record_file_of_an_older_version_has_no_fences_and_takes_them() {
     batch.fence(HashSlot(1), Epoch(2));
     on_runtime(disk.write(batch)).unwrap();
     assert_eq!(disk.fences().unwrap(), [(HashSlot(1), Epoch(2))].into());
+}
+
+/// What became of the records in a file with one flipped bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum AfterFlip {
+    /// It is not opened, or not read.
+    Refused,
+    /// redb does not bear it; the process ends.
+    Died,
+    /// Whole.
+    Right,
+    /// Older than it was, and with a count of promises that tells it to every member.
+    Older,
+    /// Something is missing, and nobody notices.
+    Wrong,
+}
+
+fn after_flip(file: &[u8], promises: u64, records: &[(ObjectId, Vec<u8>)]) -> AfterFlip {
+    let objects: Vec<ObjectId> = records.iter().map(|(object, _)| *object).collect();
+    let look = || -> Result<AfterFlip, DiskError> {
+        let db = in_memory(file)?;
+        check(&db)?;
+        let opened = Records::new(db, Arc::new(Fault::new()))?;
+        let found = opened.acceptors(&objects)?;
+        let is_whole = found.iter().flatten().eq(records.iter().map(|(_, bytes)| bytes));
+        Ok(match is_whole {
+            true => AfterFlip::Right,
+            false if opened.promises() < promises => AfterFlip::Older,
+            false => AfterFlip::Wrong,
+        })
+    };
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(look)) {
+        Ok(became) => became.unwrap_or(AfterFlip::Refused),
+        Err(_) => AfterFlip::Died,
+    }
+}
+
+/// Bits all over the file, and one in every place where a record's name stands.
+fn places_to_flip(file: &[u8], records: &[(ObjectId, Vec<u8>)]) -> Vec<usize> {
+    let is_used = |at: &usize| file[at / 4096 * 4096..].iter().take(4096).any(|byte| *byte != 0);
+    let all_over = (13..file.len()).step_by(4001).filter(is_used);
+    let names = records.iter().step_by(20).flat_map(|(object, _)| {
+        let stands = |at: &usize| file[*at] == object.0[0] && file[*at..].starts_with(&object.0);
+        (0..file.len() - ObjectId::LEN).filter(stands).map(|at| at + 17)
+    });
+    all_over.chain(names).collect()
+}
+
+#[test]
+fn no_flipped_bit_makes_a_record_vanish() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = opened(dir.path());
+    let records: Vec<(ObjectId, Vec<u8>)> =
+        (1..=255u8).map(|n| (object(n, n.wrapping_mul(7)), vec![n; 300])).collect();
+    for some in records.chunks(64) {
+        let mut batch = WriteBatch::new();
+        for (object, bytes) in some {
+            batch.record(*object, None, bytes.clone());
+        }
+        on_runtime(disk.write(batch)).unwrap();
+    }
+    let (path, promises) = (dir.path().join("data/records.redb"), disk.promises());
+    // As a killed process leaves it, and as one that ended in order does.
+    let killed = std::fs::read(&path).unwrap();
+    drop(disk);
+    for (name, file) in [("killed", killed), ("ended", std::fs::read(&path).unwrap())] {
+        let mut counts = std::collections::BTreeMap::new();
+        for at in places_to_flip(&file, &records) {
+            let mut flipped = file.clone();
+            flipped[at] ^= 1 << (at % 8);
+            let became = after_flip(&flipped, promises, &records);
+            assert_ne!(became, AfterFlip::Wrong, "bit {} of byte {at} of {name}", at % 8);
+            *counts.entry(became).or_insert(0) += 1;
+        }
+        println!("{name}: {counts:?}");
+        assert!(counts[&AfterFlip::Refused] + counts.get(&AfterFlip::Older).unwrap_or(&0) >= 10);
+    }
 }
