@@ -7,6 +7,7 @@
 #![cfg(target_os = "linux")]
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -33,7 +34,8 @@ pub struct Lan {
     /// Part of every name, so that no two processes and no two tests meet.
     name: String,
     hosts: usize,
-    running: Vec<Child>,
+    /// By host, the last start of its node.
+    running: BTreeMap<usize, Child>,
     /// Holds the homes; free for the test's own files.
     pub dir: TempDir,
 }
@@ -56,7 +58,7 @@ impl Lan {
         let number = LANS.fetch_add(1, Ordering::SeqCst);
         let name = format!("tintype-{}-{number}", std::process::id());
         let dir = tempfile::tempdir().expect("a folder");
-        let lan = Self { name, hosts, running: Vec::new(), dir };
+        let lan = Self { name, hosts, running: BTreeMap::new(), dir };
         if let Err(reason) = lan.build() {
             eprintln!("SKIPPED: no network of namespaces can be made here: {reason}");
             return None;
@@ -122,7 +124,9 @@ impl Lan {
         let log = std::fs::File::create(home.join("log.txt")).expect("made");
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("started");
         let stdout = child.stdout.take().expect("piped");
-        self.running.push(child);
+        if let Some(before) = self.running.insert(host, child) {
+            end(before);
+        }
         let (tell, lines) = mpsc::sync_channel(64);
         std::thread::spawn(move || {
             let lines = BufReader::new(stdout).lines().map_while(Result::ok);
@@ -144,6 +148,11 @@ impl Lan {
                 }
             }
         }
+    }
+
+    /// Kills the node of a host without warning; the host stays.
+    pub fn kill(&mut self, host: usize) {
+        self.running.remove(&host).into_iter().for_each(end);
     }
 
     /// What the node of a host wrote on standard error.
@@ -179,6 +188,29 @@ impl Lan {
         try_run("ip", &["netns", "exec", &switch, "nft", &chain])
     }
 
+    /// Parts hosts from each other: whatever one of `these` sends to one of `those` is lost on its way, and the
+    /// other way round. Nothing is refused. The answer is why that is not possible here.
+    pub fn part(&self, these: &[usize], those: &[usize]) -> Result<(), String> {
+        let ports = |hosts: &[usize]| hosts.iter().map(|host| port(*host)).collect::<Vec<_>>().join(", ");
+        let (these, those) = (ports(these), ports(those));
+        let lost = |from: &str, to: &str| format!("iifname {{ {from} }} oifname {{ {to} }} drop");
+        self.switch_rules(&[&lost(&these, &those), &lost(&those, &these)])
+    }
+
+    /// Takes the cable of a host out of the switch, or puts it back.
+    pub fn plug(&self, host: usize, is_in: bool) {
+        let state = if is_in { "up" } else { "down" };
+        ip(&["-n", &self.switch(), "link", "set", &port(host), state]);
+    }
+
+    /// Gives a host another address: the last number of it.
+    pub fn move_to(&self, host: usize, number: u8) {
+        let space = self.host(host);
+        ip(&["-n", &space, "addr", "flush", "dev", "eth0"]);
+        ip(&["-n", &space, "addr", "add", &format!("10.77.0.{number}/24"), "dev", "eth0"]);
+        ip(&["-n", &space, "route", "replace", "default", "via", "10.77.0.254"]);
+    }
+
     /// Gives a host's link this many bits per second (`10mbit`), both ways.
     pub fn limit_rate(&self, host: usize, rate: &str) {
         for (space, device) in [(self.host(host), "eth0".to_owned()), (self.switch(), port(host))] {
@@ -203,15 +235,17 @@ impl Lan {
 
 impl Drop for Lan {
     fn drop(&mut self) {
-        for child in &mut self.running {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        std::mem::take(&mut self.running).into_values().for_each(end);
         // What lies in a namespace goes with it. One that was not made is no loss.
         for space in (1..=self.hosts).map(|host| self.host(host)).chain([self.switch()]) {
             let _ = try_run("ip", &["netns", "delete", &space]);
         }
     }
+}
+
+fn end(mut child: Child) {
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 fn port(host: usize) -> String {

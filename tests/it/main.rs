@@ -25,6 +25,7 @@ mod mixed_load;
 mod namespaces;
 mod older;
 mod patient;
+mod processes;
 mod put_get;
 mod readme;
 mod source;
