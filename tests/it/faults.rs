@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    cluster::{Answer, Cluster, finish, noise, wait_for},
+    cluster::{Answer, Cluster, ends, finish, noise, wait_for},
     inspect::{
         LOOK, alone, chunk_files, command_to, flip_a_bit, json, run_at, status_at, wait_for_copies,
         wait_until_healthy,
@@ -151,6 +151,47 @@ fn a_disk_that_is_full_to_the_last_byte_stops_nothing() {
     // Also what it could not write down while it was full: it is one of the two that are left.
     cluster.nodes.kill(1).expect("killed");
     is(&cluster, "before.bin", &during);
+    cluster.nodes.kill(0).expect("killed");
+    drop(small);
+}
+
+#[test]
+fn the_only_node_says_that_its_disk_is_full_and_serves_again_when_it_is_not() {
+    let mut cluster = Cluster::prepare(1);
+    let data = cluster.nodes.all[0].home.join("data");
+    let Some(small) = Small::mount(&data, 48) else {
+        println!("not tested: mounting a file system is not allowed here");
+        return;
+    };
+    cluster.nodes.all[0].envs.push(("TINTYPE_NODE_RESERVE".into(), "0".into()));
+    cluster.nodes.start_all().expect("ready");
+    let (before, small_one) = (noise(1, 1_500_000), noise(2, 900));
+    put(&cluster, "before.bin", &before);
+    put(&cluster, "small.bin", &small_one);
+    let ballast = small.fill();
+    // Chunks, what is a record, and a record alone: each is refused in a sentence, and the node stays up.
+    for (name, len) in [("large.bin", 2_000_000), ("before.bin", 1_000_000), ("tiny.bin", 700)] {
+        let refused = try_put(&cluster, name, &noise(3, len));
+        ends(&refused, 1, &["no room left", "tintype status"]);
+    }
+    let rm = cluster.run(&["rm", "small.bin"]);
+    assert!(matches!(rm.code, Some(1 | 5)), "{rm:?}");
+    is(&cluster, "before.bin", &before);
+    is(&cluster, "small.bin", &small_one);
+    assert_eq!(cluster.get("large.bin"), None);
+    assert!(cluster.nodes.wait_for_end(0, LOOK).is_none(), "it stays up: {}", cluster.nodes.log(0));
+    std::fs::remove_file(ballast).expect("room again");
+    wait_for("a put is taken again", PATIENCE, || {
+        try_put(&cluster, "before.bin", &noise(4, 1_400_000)).code == Some(0)
+    });
+    is(&cluster, "before.bin", &noise(4, 1_400_000));
+    cluster.ok(&["rm", "small.bin"]);
+    assert_eq!(cluster.get("small.bin"), None);
+    // And nothing of it was only in memory.
+    cluster.nodes.kill(0).expect("killed");
+    cluster.nodes.restart(0).expect("ready again");
+    is(&cluster, "before.bin", &noise(4, 1_400_000));
+    assert_eq!(cluster.get("small.bin"), None);
     cluster.nodes.kill(0).expect("killed");
     drop(small);
 }

@@ -47,7 +47,6 @@ pub(super) enum Input {
 
 impl Entry {
     fn may_go(&self) -> bool {
-        // What is dirty without a write in flight was refused by the disk and never shown to anybody.
         self.record.is_some() && self.writes_in_flight == 0
     }
 }
@@ -99,12 +98,16 @@ impl Acceptor {
         self.entries.retain(|object, entry| HashSlot::of(object) != slot || !entry.may_go());
     }
 
-    /// A write ended; `durable` or refused.
+    /// A write ended; `durable` or refused. What the disk has refused was shown to nobody and is forgotten, as
+    /// by a restart: what the disk has holds, and can be told also while it takes nothing new.
     pub(super) fn write_ended(&mut self, object: ObjectId, serial: u64, durable: bool) {
         let Some(entry) = self.entries.touch(&object) else { return };
         entry.writes_in_flight = entry.writes_in_flight.saturating_sub(1);
         if durable && serial == entry.last_serial {
             entry.dirty = false;
+        }
+        if entry.dirty && entry.writes_in_flight == 0 {
+            self.entries.remove(&object);
         }
     }
 
@@ -268,15 +271,9 @@ impl Acceptor {
     /// What is chosen may be accepted below a promise: that ballot's proposer has seen this value, or one
     /// after it, in the promises of its majority.
     fn late(&mut self, object: ObjectId, new: Accepted, desk: &mut Desk<'_>) {
-        let Some(entry) = self.entries.touch(&object) else { return };
-        // The disk has refused what is in memory, and repair sees only the disk: try again.
-        let was_refused = entry.dirty && entry.writes_in_flight == 0;
-        let Some(record) = &mut entry.record else { return };
-        let is_newer = record.accepted.as_ref().is_none_or(|old| old.ballot < new.ballot);
-        if is_newer {
+        let Some(record) = self.record(&object) else { return };
+        if record.accepted.as_ref().is_none_or(|old| old.ballot < new.ballot) {
             record.accepted = Some(new);
-        }
-        if is_newer || was_refused {
             self.persist(object, Vec::new(), desk);
         }
     }

@@ -292,17 +292,27 @@ fn a_record_that_cannot_be_read_is_no_empty_one() {
 }
 
 #[test]
-fn a_write_that_was_refused_says_nothing_and_the_next_carries_it() {
+fn a_write_that_was_refused_says_nothing_and_what_the_disk_has_holds() {
     let mut acceptor = Bench::new(3, false);
     let (home, object) = (acceptor.home(), acceptor.object);
-    let ballot = acceptor.ballot(5, home);
-    acceptor.hear(0, home, ROUND, Body::Prepare { ballot });
-    let actions = acceptor.loaded(1, None);
-    let Action::Write { serial, .. } = actions[0] else { panic!("{actions:?}") };
+    let old = Accepted { ballot: acceptor.ballot(2, home), value: register(object, None, 1) };
+    let on_disk = AcceptorRecord::new(None, Some(old.clone()));
+    let value = register(object, Some(&old.value), 2);
+    let accept = Body::Accept { ballot: acceptor.ballot(5, home), value, next: None };
+    acceptor.hear(0, home, ROUND, accept.clone());
+    let writes = acceptor.loaded(1, Some(on_disk.clone()));
+    let Action::Write { serial, .. } = writes[0] else { panic!("{writes:?}") };
+    // A second one is on its way while the first is refused: only then is it known what the disk has.
+    let again = acceptor.hear(2, home, ROUND, accept.clone());
     assert!(acceptor.run(2, Event::WriteRefused { object, serial }).is_empty());
-    let actions = acceptor.hear(3, home, ROUND, Body::Query);
-    let [Action::Write { record, .. }] = &actions[..] else { panic!("{actions:?}") };
-    assert_eq!(record.promised, Some(ballot));
+    let Action::Write { serial, .. } = again[0] else { panic!("{again:?}") };
+    assert!(acceptor.run(2, Event::WriteRefused { object, serial }).is_empty());
+    // It can be told also while the disk takes nothing.
+    assert_eq!(acceptor.hear(3, home, ROUND, Body::Query), [Action::Load { object }]);
+    let actions = acceptor.loaded(4, Some(on_disk));
+    assert_eq!(bodies(&actions), [&Body::State { accepted: Some(old) }]);
+    let actions = acceptor.hear(5, home, ROUND, accept);
+    assert!(matches!(&actions[..], [Action::Write { .. }]), "there may be room now: {actions:?}");
 }
 
 #[test]
@@ -440,6 +450,8 @@ fn a_late_accept_writes_again_what_the_disk_has_refused() {
     acceptor.run(2, Event::WriteRefused { object, serial });
     let chosen = Accepted { ballot, value };
     let actions = acceptor.run(3, Event::LateAccept { object, accepted: chosen.clone() });
+    assert_eq!(actions, [Action::Load { object }]);
+    let actions = acceptor.loaded(3, None);
     let [Action::Write { record, .. }] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(record.accepted, Some(chosen.clone()));
     let again = acceptor.run(4, Event::LateAccept { object, accepted: chosen });
