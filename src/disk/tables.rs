@@ -75,9 +75,9 @@ pub(super) fn open_file(path: &Path) -> Result<Database, DiskError> {
 }
 
 /// Goes once through every entry of what promises rest on. A flipped bit may hide an entry as well as change
-/// it: in a key, in a page that leads to others. An acceptor that finds nothing would promise all over again,
-/// so every entry must fit its sum and be found by its key, and none may be missing. Bodies are not looked at:
-/// each is checked by its hash whenever it is read, and one that is missing is fetched again.
+/// it: in a key, in a page that leads to others. An acceptor that finds nothing would promise all over again.
+/// So every entry must fit its sum and be found by its key, and none may be missing. Bodies are not looked
+/// at: each is checked by its hash whenever it is read, and one that is missing is fetched again.
 pub(super) fn check(db: &Database) -> Result<(), DiskError> {
     let check = || -> Result<(), redb::Error> {
         let txn = db.begin_read()?;

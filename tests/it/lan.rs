@@ -188,8 +188,8 @@ impl Lan {
         try_run("ip", &["netns", "exec", &switch, "nft", &chain])
     }
 
-    /// Parts hosts from each other: whatever one of `these` sends to one of `those` is lost on its way, and the
-    /// other way round. Nothing is refused. The answer is why that is not possible here.
+    /// Parts hosts from each other: whatever one of `these` sends to one of `those` is lost on its way, and
+    /// the other way round. Nothing is refused. The answer is why that is not possible here.
     pub fn part(&self, these: &[usize], those: &[usize]) -> Result<(), String> {
         let ports = |hosts: &[usize]| hosts.iter().map(|host| port(*host)).collect::<Vec<_>>().join(", ");
         let (these, those) = (ports(these), ports(those));

@@ -92,14 +92,14 @@ impl Acceptor {
         entry.waiting.into_iter().for_each(|input| decline(object, input, desk));
     }
 
-    /// Drops what is known of a slot, but for what is on its way to disk or from it: what the disk has refused
-    /// is never to come there later, for it was accepted by nobody.
+    /// Drops what is known of a slot, but for what is on its way to disk or from it: what the disk has
+    /// refused is never to come there later, for it was accepted by nobody.
     pub(super) fn forget(&mut self, slot: HashSlot) {
         self.entries.retain(|object, entry| HashSlot::of(object) != slot || !entry.may_go());
     }
 
-    /// A write ended; `durable` or refused. What the disk has refused was shown to nobody and is forgotten, as
-    /// by a restart: what the disk has holds, and can be told also while it takes nothing new.
+    /// A write ended; `durable` or refused. What the disk has refused was shown to nobody and is forgotten,
+    /// as by a restart: what the disk has holds, and can be told also while it takes nothing new.
     pub(super) fn write_ended(&mut self, object: ObjectId, serial: u64, durable: bool) {
         let Some(entry) = self.entries.touch(&object) else { return };
         entry.writes_in_flight = entry.writes_in_flight.saturating_sub(1);
