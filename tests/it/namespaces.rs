@@ -230,7 +230,7 @@ fn put_and_get(scene: &Scene, name: &str) -> Vec<Duration> {
     }
     // What lies on the silent one, too.
     took.extend(
-        (0..5).map(|number| scene.is_there(&format!("before-{number}.bin"), &noise(number, 400_000))),
+        (0..OBJECTS).map(|number| scene.is_there(&format!("before-{number}.bin"), &noise(number, 400_000))),
     );
     took
 }
