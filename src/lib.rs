@@ -54,6 +54,9 @@ pub mod cli;
 pub mod client;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod disk;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod net;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]

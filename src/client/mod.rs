@@ -23,6 +23,9 @@ mod connect;
 mod error;
 mod fetch;
 pub mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod get;
 #[cfg(test)]
 mod holders;

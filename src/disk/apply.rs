@@ -11,7 +11,7 @@ use super::{
         ACCEPTORS, BODIES, BODY_BYTES, COUNTS, FENCES, META, OWNERS, PROMISES, SEEN, VERIFIED, with_sum,
     },
 };
-use crate::model::{BodyId, codec};
+use crate::model::BodyId;
 
 /// Applies all of it and returns the counts after it.
 pub(super) fn apply<'a>(
@@ -75,7 +75,7 @@ impl<'txn> Tables<'txn> {
                 self.txn.open_table(FENCES)?.insert(slot.0, value.as_slice())?;
             }
             Op::Seen { peer, seen } => {
-                let value = codec::encode(&(1u64, seen.mark, seen.promises, seen.incarnation));
+                let value = seen.encode();
                 let peer = peer.to_bytes();
                 self.txn.open_table(SEEN)?.insert(peer.as_slice(), with_sum(&peer, &value).as_slice())?;
             }

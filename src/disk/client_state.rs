@@ -218,15 +218,7 @@ impl ClientState {
     /// Puts a log in place that has only what is needed.
     fn write_anew(&mut self) -> Result<(), DiskError> {
         files::remove_temps(&self.home.state_dir(), true);
-        let mut text = format!("{HEAD}{VERSION} {}\n", ProcessId(rand::random()));
-        for key in self.known.by_age.values() {
-            if let Some(seen) = self.known.seen.get(key) {
-                text.push_str(&seen_line(key, &seen.owner, seen.version));
-            }
-        }
-        for addr in self.known.addresses.iter().rev() {
-            text.push_str(&address_line(addr));
-        }
+        let text = format!("{HEAD}{VERSION} {}\n{}", ProcessId(rand::random()), self.known.lines());
         files::replace(&self.home.client_log_path(), text.as_bytes(), &STEPS)?;
         self.catch_up()
     }
@@ -235,6 +227,14 @@ impl ClientState {
 impl Known {
     fn highest(&self, key: &Key) -> Option<u64> {
         self.seen.get(key).map(|seen| seen.version)
+    }
+
+    /// Lines that say all of it again.
+    fn lines(&self) -> String {
+        let seen = self.by_age.values().filter_map(|key| Some((key, self.seen.get(key)?)));
+        let seen = seen.map(|(key, seen)| seen_line(key, &seen.owner, seen.version));
+        let addresses = self.addresses.iter().rev().map(|addr| address_line(addr));
+        seen.chain(addresses).collect()
     }
 
     /// Takes whole lines; what follows the last line's end is not yet, or will never be, a line.
@@ -291,15 +291,42 @@ impl Known {
 fn read_mark(file: &mut File, path: &Path) -> Result<String, DiskError> {
     let mut head = Vec::new();
     file.take(HEAD_BYTES_MAX).read_to_end(&mut head).map_err(DiskError::io("read", path))?;
+    let newer = |found| DiskError::NewerFormat { path: path.into(), found, known: VERSION };
+    mark_of(&head).map_err(newer)
+}
+
+/// The mark in the first bytes of a log; the error is a version that is too new.
+fn mark_of(head: &[u8]) -> Result<String, u64> {
     let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let words = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix(HEAD)?.split_once(' '));
     let Some((found, mark)) = words.and_then(|(n, mark)| Some((n.parse::<u64>().ok()?, mark))) else {
         return Ok(String::new());
     };
-    if found > VERSION {
-        return Err(DiskError::NewerFormat { path: path.into(), found, known: VERSION });
-    }
-    Ok(mark.to_string())
+    if found > VERSION { Err(found) } else { Ok(mark.to_string()) }
+}
+
+/// What must hold of any bytes in the log, as they are and with the right checksum behind each line. Whether
+/// something is remembered of those.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) -> bool {
+    let head = &bytes[..bytes.len().min(128)];
+    assert!(mark_of(head).map_or_else(|newer| newer > VERSION, |mark| mark.len() <= head.len()));
+    let mended: String = String::from_utf8_lossy(bytes).lines().map(with_sum).collect();
+    let some = [bytes, mended.as_bytes()].map(|log| {
+        let mut known = Known::default();
+        known.learn(log);
+        assert!(known.read_bytes <= log.len() as u64 && known.seen.len() == known.by_age.len());
+        assert!(known.addresses.len() <= limits::CLIENT_ADDRESSES_MAX);
+        let mut again = Known::default();
+        again.learn(known.lines().as_bytes());
+        assert_eq!(again.lines(), known.lines(), "what is remembered is not what was written");
+        assert_eq!((again.seen.len(), &again.addresses), (known.seen.len(), &known.addresses));
+        for (key, seen) in &known.seen {
+            assert_eq!(again.highest(key), Some(seen.version));
+        }
+        !known.lines().is_empty()
+    });
+    some[1]
 }
 
 fn seen_line(key: &Key, owner: &OwnerKey, version: u64) -> String {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::model::{BodyId, Digest, limits};
 
-const NODE_KEY_PREFIX: &str = "tintype-node-1:";
+pub(super) const NODE_KEY_PREFIX: &str = "tintype-node-1:";
 const USER_NAME_BYTES_MAX: usize = 64;
 const KEY: Steps = steps!("disk.key");
 
@@ -301,12 +301,12 @@ impl Home {
     }
 }
 
-fn parse_node_key(text: &str) -> Option<Keypair> {
+pub(super) fn parse_node_key(text: &str) -> Option<Keypair> {
     let mut secret = Zeroizing::new(Digest::from_hex(text.strip_prefix(NODE_KEY_PREFIX)?)?.0);
     Keypair::ed25519_from_bytes(&mut secret[..]).ok()
 }
 
-fn check_user(user: &str) -> Result<(), DiskError> {
+pub(super) fn check_user(user: &str) -> Result<(), DiskError> {
     let bad = |why| Err(DiskError::BadName { name: user.chars().take(80).collect(), why });
     if user.is_empty() || user.len() > USER_NAME_BYTES_MAX {
         return bad("1 to 64 bytes are allowed");

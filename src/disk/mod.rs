@@ -16,6 +16,9 @@ mod error;
 mod fault;
 mod files;
 mod folders;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod home;
 mod jobs;

@@ -72,6 +72,20 @@ pub struct Seen {
     pub incarnation: Incarnation,
 }
 
+impl Seen {
+    /// `[1, mark, promises, incarnation]`.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        codec::encode(&(1u64, self.mark, self.promises, self.incarnation))
+    }
+
+    /// None of anything else.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        type Parts = (u64, BootMark, u64, Incarnation);
+        let (version, mark, promises, incarnation): Parts = codec::decode(bytes, SEEN_BYTES_MAX).ok()?;
+        (version == 1).then_some(Self { mark, promises, incarnation })
+    }
+}
+
 /// An acceptor record as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRecord {
@@ -383,11 +397,8 @@ impl Records {
             }
             Ok(raw)
         })?;
-        let decode = |(peer, seen): (Vec<u8>, Vec<u8>)| {
-            let peer = PeerId::from_bytes(&peer).ok()?;
-            let seen = codec::decode::<(u64, BootMark, u64, Incarnation)>(&seen, SEEN_BYTES_MAX).ok()?;
-            (seen.0 == 1).then_some((peer, Seen { mark: seen.1, promises: seen.2, incarnation: seen.3 }))
-        };
+        let decode =
+            |(peer, seen): (Vec<u8>, Vec<u8>)| Some((PeerId::from_bytes(&peer).ok()?, Seen::decode(&seen)?));
         let bad = || DiskError::Records("what was seen of a member is malformed".into());
         raw.into_iter().map(|entry| decode(entry).ok_or_else(bad)).collect()
     }

@@ -4,6 +4,9 @@
 
 pub mod codec;
 pub mod config;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hello;
 pub mod id;
 pub mod limits;

@@ -298,6 +298,36 @@ impl FrameBuffer {
     }
 }
 
+/// The frames in these bytes, which come in pieces of `step`, up to where they break the rules.
+#[cfg(feature = "fuzzing")]
+pub(super) fn cut(bytes: &[u8], step: usize) -> Vec<Vec<u8>> {
+    let (mut buffer, mut frames, mut rest) = (FrameBuffer::new(), Vec::new(), bytes);
+    while !rest.is_empty() {
+        let room = buffer.room();
+        let (piece, later) = rest.split_at(step.min(rest.len()).min(room.len()));
+        assert!(!piece.is_empty(), "a buffer without room");
+        room[..piece.len()].copy_from_slice(piece);
+        buffer.filled(piece.len());
+        rest = later;
+        loop {
+            match buffer.next() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(TooLong) => return frames,
+            }
+        }
+    }
+    frames
+}
+
+/// One frame as it leaves.
+#[cfg(feature = "fuzzing")]
+pub(super) fn framed(frame: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    append(&mut bytes, frame);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,6 +25,9 @@ mod behaviour;
 pub mod bulk;
 mod discovery;
 mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gossip;
 mod handle;
 mod lane;

@@ -17,6 +17,9 @@ mod crew;
 mod event_loop;
 mod events;
 mod execute;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod load;
 mod machines;
 mod repair;

@@ -24,6 +24,9 @@
 
 pub mod chunkpaxos;
 pub mod founding;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod membership;
 pub mod placement;
 pub mod schedule;

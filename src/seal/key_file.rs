@@ -260,7 +260,7 @@ fn tag(mac: &Key, cost: Cost, salt: &[u8; 16], ciphertext: &[u8; 32]) -> Zeroizi
     keyed_xof::<32>(mac, &[TAG_CONTEXT, &memory, &passes, &lanes, salt, ciphertext])
 }
 
-fn check_of(body: &str) -> [u8; CHECK_BYTES] {
+pub(super) fn check_of(body: &str) -> [u8; CHECK_BYTES] {
     let hash = blake3::derive_key(CHECK_CONTEXT, body.as_bytes());
     *hash.first_chunk().expect("8 of 32 bytes")
 }

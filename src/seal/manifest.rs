@@ -24,8 +24,8 @@ use crate::model::{
 };
 
 const FORMAT: u64 = 1;
-const MANIFEST_CONTEXT: &str = "tintype 1 manifest";
-const PART_CONTEXT: &str = "tintype 1 part";
+pub(super) const MANIFEST_CONTEXT: &str = "tintype 1 manifest";
+pub(super) const PART_CONTEXT: &str = "tintype 1 part";
 /// A bound on the encoded sealed half without chunk keys: a name, a media type and a few short fields.
 const INFO_BYTES_MAX: usize = 2048;
 /// A chunk key as it is encoded.

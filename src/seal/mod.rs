@@ -18,6 +18,9 @@
 
 pub mod admission;
 pub mod chunk;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod key_file;
 pub mod keys;
 pub mod manifest;

@@ -160,7 +160,7 @@ impl From<SealedError> for RegisterError {
     }
 }
 
-fn seal_entry(keys: &UserKeys, register: &Register, info: &ObjectInfo) -> Sealed {
+pub(super) fn seal_entry(keys: &UserKeys, register: &Register, info: &ObjectInfo) -> Sealed {
     let secret = EntrySecret {
         format: FORMAT,
         name: info.name.clone(),
@@ -173,19 +173,19 @@ fn seal_entry(keys: &UserKeys, register: &Register, info: &ObjectInfo) -> Sealed
     sealed::seal(keys, &entry_binding(register, &public), &secret, ENTRY_SECRET_BYTES_MAX)
 }
 
-fn entry_binding<'a>(register: &'a Register, public: &'a [u8]) -> Binding<'a> {
+pub(super) fn entry_binding<'a>(register: &'a Register, public: &'a [u8]) -> Binding<'a> {
     Binding { context: ENTRY_CONTEXT, object: &register.object, version: register.version, public }
 }
 
 /// All fields but the entry and the signature.
-fn entry_binding_bytes(register: &Register) -> Vec<u8> {
+pub(super) fn entry_binding_bytes(register: &Register) -> Vec<u8> {
     let Register { format, object, version, previous, manifest, owner, tag, flags, fence, requests, .. } =
         register;
     codec::encode(&(format, object, version, previous, manifest, owner, tag, flags, fence, requests))
 }
 
 /// The fixed context and every field but the signature, as one array.
-fn signed_bytes(register: &Register) -> Vec<u8> {
+pub(super) fn signed_bytes(register: &Register) -> Vec<u8> {
     let Register { format, object, version, previous, manifest, owner, tag, entry, flags, fence, .. } =
         register;
     let requests = &register.requests;

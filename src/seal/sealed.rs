@@ -20,7 +20,7 @@ use crate::model::{
 };
 
 /// Bytes of the length that precedes the sealed plaintext.
-const LENGTH_BYTES: usize = 4;
+pub(super) const LENGTH_BYTES: usize = 4;
 
 /// What a sealed part belongs to. Changing any of it makes the part unreadable.
 pub(super) struct Binding<'a> {
@@ -55,11 +55,16 @@ pub(super) fn seal<T: Serialize>(
     secret: &T,
     capacity_bytes: usize,
 ) -> Sealed {
-    let mut text = padded_plaintext(secret, capacity_bytes);
+    let text = padded_plaintext(secret, capacity_bytes);
     debug_assert!(
         text.len() < capacity_bytes + LENGTH_BYTES + limits::SEALED_PAD_BYTES,
         "encoded over its bound"
     );
+    seal_text(keys, binding, text)
+}
+
+/// Seals a padded plaintext.
+pub(super) fn seal_text(keys: &UserKeys, binding: &Binding<'_>, mut text: Zeroizing<Vec<u8>>) -> Sealed {
     let public_len = length(binding.public);
     let salt = keyed_xof::<32>(
         keys.salt(),
@@ -78,6 +83,15 @@ pub(super) fn open<T: Serialize + DeserializeOwned>(
     binding: &Binding<'_>,
     sealed: &Sealed,
 ) -> Result<T, SealedError> {
+    read_plaintext(&open_text(keys, binding, sealed)?).ok_or(SealedError::Content)
+}
+
+/// Checks and decrypts: the padded plaintext.
+pub(super) fn open_text(
+    keys: &UserKeys,
+    binding: &Binding<'_>,
+    sealed: &Sealed,
+) -> Result<Zeroizing<Vec<u8>>, SealedError> {
     let part = part_keys(keys, &sealed.salt);
     let expected = tag(&part.mac, binding, &sealed.salt, &sealed.ciphertext);
     if !bool::from(expected.as_bytes().ct_eq(sealed.tag.as_bytes())) {
@@ -85,7 +99,7 @@ pub(super) fn open<T: Serialize + DeserializeOwned>(
     }
     let mut text = Zeroizing::new(sealed.ciphertext.to_vec());
     part.cipher.apply(&mut text);
-    read_plaintext(&text).ok_or(SealedError::Content)
+    Ok(text)
 }
 
 fn length(bytes: &[u8]) -> [u8; 8] {

@@ -13,6 +13,7 @@ mod crashes;
 mod faults;
 mod foe;
 mod founding;
+mod fuzzing;
 mod history;
 mod homes;
 mod hostile;

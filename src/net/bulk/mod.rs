@@ -9,6 +9,8 @@
 
 mod client;
 mod framing;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod server;
 mod wire;
 

@@ -12,6 +12,8 @@
 
 mod answering;
 mod asking;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod wire;
 
 use libp2p::PeerId;

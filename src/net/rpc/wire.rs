@@ -75,8 +75,13 @@ pub(super) struct Input {
 }
 
 impl Input {
+    /// So many bytes have been put into the room.
+    pub(super) fn filled(&mut self, bytes: usize) {
+        self.end += bytes;
+    }
+
     /// Where the next bytes go; never empty once [`Self::next`] has said none.
-    fn room(&mut self) -> &mut [u8] {
+    pub(super) fn room(&mut self) -> &mut [u8] {
         self.bytes.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         if self.end == 0 && self.bytes.len() > KEPT_BYTES {
@@ -158,6 +163,12 @@ impl Output {
         self.bytes.extend_from_slice(&number.to_be_bytes());
     }
 
+    /// All that waits to be written.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn waiting(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
     fn clear(&mut self) {
         self.bytes.clear();
         self.sent = 0;
@@ -209,7 +220,7 @@ impl Wire {
     /// Reads some into the input; 0 at the end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let got = ready!(Pin::new(&mut self.stream).poll_read(cx, self.input.room()))?;
-        self.input.end += got;
+        self.input.filled(got);
         Poll::Ready(Ok(got))
     }
 
@@ -232,7 +243,7 @@ mod tests {
             let n = (*steps.next().unwrap()).min(rest.len()).min(room.len());
             assert!(n > 0, "a buffer without room");
             room[..n].copy_from_slice(&rest[..n]);
-            input.end += n;
+            input.filled(n);
             rest = &rest[n..];
             while let Some(frame) = input.next(shape).unwrap() {
                 frames.push(frame);
@@ -280,7 +291,7 @@ mod tests {
             for (len, is_malformed) in [(max, false), (max + 1, true), (u32::MAX as usize, true)] {
                 let mut input = Input::default();
                 input.room()[..4].copy_from_slice(&(len as u32).to_be_bytes());
-                input.end = 4;
+                input.filled(4);
                 assert_eq!(input.next(shape).is_err(), is_malformed, "{shape:?} {len}");
             }
         }
@@ -290,7 +301,7 @@ mod tests {
     fn room_grows_with_what_comes_and_not_with_what_was_announced() {
         let mut input = Input::default();
         input.room()[..4].copy_from_slice(&(limits::RPC_RESPONSE_BYTES_MAX as u32).to_be_bytes());
-        input.end = 4;
+        input.filled(4);
         assert_eq!(input.next(Shape::Answers), Ok(None));
         assert!(input.room().len() <= FIRST_BYTES);
     }

@@ -35,7 +35,7 @@ use crate::{
     seal::admission::{Answer, EXPORTER_BYTES, EXPORTER_LABEL, Meeting, PROOF_BYTES, same_proof},
 };
 
-const MAGIC: [u8; 8] = *b"tintype\x01";
+pub(super) const MAGIC: [u8; 8] = *b"tintype\x01";
 const ADMITTED: u32 = 0;
 /// How long a refused dialer may take to read why; then the close code must do.
 const VERDICT_PATIENCE: Duration = Duration::from_millis(500);
@@ -48,10 +48,10 @@ pub(super) struct Admission {
 }
 
 /// What one side said, as it came.
-struct Said {
-    bytes: Vec<u8>,
-    hello: Hello,
-    proof: [u8; PROOF_BYTES],
+pub(super) struct Said {
+    pub(super) bytes: Vec<u8>,
+    pub(super) hello: Hello,
+    pub(super) proof: [u8; PROOF_BYTES],
 }
 
 /// They live until the connection was closed: quinn ends a dropped stream, which would say "accepted".
@@ -111,7 +111,7 @@ impl Admission {
 
         let (send, recv) = streams.insert(connection.open_bi().await.map_err(Error::of_connection)?);
         write(connection, send, &said_bytes(&[&MAGIC], &hello, &key.dialer_proof(&meeting))).await?;
-        let (verdict, said) = read_answer(connection, recv).await?;
+        let (verdict, said) = read_answer(&mut Incoming { connection, recv }).await?;
         let answer = Answer { verdict, hello: &said.bytes };
         if !same_proof(&key.listener_proof(&meeting, &answer), &said.proof) {
             return Err(Error::Refusing(Refusal::WrongKey));
@@ -145,8 +145,7 @@ impl Admission {
             return Err(Error::Refusing(Refusal::OwnPeer));
         }
         let (send, recv) = streams.insert(connection.accept_bi().await.map_err(Error::of_connection)?);
-        read_magic(connection, recv).await?;
-        let said = read_said(connection, recv, Side::Dialer).await?;
+        let said = read_offer(&mut Incoming { connection, recv }).await?;
         if said.hello.kind == Kind::Look {
             return Err(self.answer_look(connection, send).await);
         }
@@ -194,7 +193,7 @@ pub(super) async fn ask_look(connection: &quinn::Connection) -> Result<Hello, Er
         let (send, recv) = streams.insert(connection.open_bi().await.map_err(Error::of_connection)?);
         let hello = bare_hello("").encode();
         write_and_finish(connection, send, &said_bytes(&[&MAGIC], &hello, &[0; PROOF_BYTES])).await?;
-        let (_, said) = read_answer(connection, recv).await?;
+        let (_, said) = read_answer(&mut Incoming { connection, recv }).await?;
         Ok(said.hello)
     };
     settle(connection, asking).await
@@ -221,7 +220,7 @@ fn exporter(connection: &quinn::Connection) -> Result<Exporter, Error> {
     Ok(exporter)
 }
 
-fn said_bytes(head: &[&[u8]], hello: &[u8], proof: &[u8; PROOF_BYTES]) -> Vec<u8> {
+pub(super) fn said_bytes(head: &[&[u8]], hello: &[u8], proof: &[u8; PROOF_BYTES]) -> Vec<u8> {
     let length = u16::try_from(hello.len()).expect("a hello has at most 1 KiB");
     let mut bytes = head.concat();
     bytes.extend(length.to_be_bytes());
@@ -230,42 +229,66 @@ fn said_bytes(head: &[&[u8]], hello: &[u8], proof: &[u8; PROOF_BYTES]) -> Vec<u8
     bytes
 }
 
-async fn read_answer(
-    connection: &quinn::Connection,
-    recv: &mut quinn::RecvStream,
-) -> Result<(u32, Said), Error> {
-    read_magic(connection, recv).await?;
+/// Where the words of the other side come from.
+pub(super) trait Words {
+    /// Fills `into`, or says why that cannot be.
+    async fn read(&mut self, into: &mut [u8]) -> Result<(), Error>;
+}
+
+/// The words on a stream of a fresh connection.
+struct Incoming<'a> {
+    connection: &'a quinn::Connection,
+    recv: &'a mut quinn::RecvStream,
+}
+
+impl Words for Incoming<'_> {
+    async fn read(&mut self, into: &mut [u8]) -> Result<(), Error> {
+        match self.recv.read_exact(into).await {
+            Ok(()) => Ok(()),
+            Err(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error))) => {
+                Err(Error::of_connection(error))
+            }
+            Err(_) => Err(lost_or(self.connection, Refusal::BadHello)),
+        }
+    }
+}
+
+/// All that a dialer says.
+pub(super) async fn read_offer(from: &mut impl Words) -> Result<Said, Error> {
+    read_magic(from).await?;
+    read_said(from, Side::Dialer).await
+}
+
+/// All that a listener says: its verdict first.
+pub(super) async fn read_answer(from: &mut impl Words) -> Result<(u32, Said), Error> {
+    read_magic(from).await?;
     let mut verdict = [0; 4];
-    read(connection, recv, &mut verdict).await?;
-    let said = read_said(connection, recv, Side::Listener).await?;
+    from.read(&mut verdict).await?;
+    let said = read_said(from, Side::Listener).await?;
     Ok((u32::from_be_bytes(verdict), said))
 }
 
 /// Alone and first: a peer of another protocol says too little for a whole hello and then waits for us.
-async fn read_magic(connection: &quinn::Connection, recv: &mut quinn::RecvStream) -> Result<(), Error> {
+async fn read_magic(from: &mut impl Words) -> Result<(), Error> {
     let mut magic = [0; MAGIC.len()];
-    match read(connection, recv, &mut magic).await {
+    match from.read(&mut magic).await {
         Ok(()) if magic == MAGIC => Ok(()),
         Ok(()) | Err(Error::Refusing(_)) => Err(Error::Refusing(Refusal::NotTintype)),
         Err(error) => Err(error),
     }
 }
 
-async fn read_said(
-    connection: &quinn::Connection,
-    recv: &mut quinn::RecvStream,
-    side: Side,
-) -> Result<Said, Error> {
+async fn read_said(from: &mut impl Words, side: Side) -> Result<Said, Error> {
     let mut length = [0; 2];
-    read(connection, recv, &mut length).await?;
+    from.read(&mut length).await?;
     let length = usize::from(u16::from_be_bytes(length));
     if length > limits::HELLO_BYTES_MAX {
         return Err(Error::Refusing(Refusal::BadHello));
     }
     let mut bytes = vec![0; length];
-    read(connection, recv, &mut bytes).await?;
+    from.read(&mut bytes).await?;
     let mut proof = [0; PROOF_BYTES];
-    read(connection, recv, &mut proof).await?;
+    from.read(&mut proof).await?;
     let hello = Hello::decode(&bytes).map_err(|error| match error {
         CodecError::Version(_) => Error::Refusing(Refusal::Version),
         CodecError::TooLong { .. } | CodecError::Malformed(_) => Error::Refusing(Refusal::BadHello),
@@ -274,20 +297,6 @@ async fn read_said(
         return Err(Error::Refusing(Refusal::BadHello));
     }
     Ok(Said { bytes, hello, proof })
-}
-
-async fn read(
-    connection: &quinn::Connection,
-    recv: &mut quinn::RecvStream,
-    into: &mut [u8],
-) -> Result<(), Error> {
-    match recv.read_exact(into).await {
-        Ok(()) => Ok(()),
-        Err(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error))) => {
-            Err(Error::of_connection(error))
-        }
-        Err(_) => Err(lost_or(connection, Refusal::BadHello)),
-    }
 }
 
 /// The other side's agreement: it closed its stream and said nothing more.

@@ -19,6 +19,8 @@
 mod admission;
 mod endpoint;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod gate;
 mod handle;
 mod listener;

@@ -1,0 +1,204 @@
+//! What must hold of any bytes that other nodes send to the machines, or that lie on a disk for them.
+//!
+//! For fuzzers and property tests only: no program is built with it. What decodes is handed to a machine, too:
+//! whatever a member says, it is ignored or answered, never a panic.
+
+use std::sync::LazyLock;
+
+use super::{
+    Outbox,
+    chunkpaxos::{self, AcceptorRecord, Ballot, ChunkPaxos},
+    founding::{self, FoundingMachine, FoundingRecord},
+    membership::{self, Membership},
+};
+use crate::model::{
+    FoundingId, Incarnation, Millis, PeerId,
+    fuzzing::canonical,
+    limits,
+    member::{Epoch, Founding, Member},
+    register::{RawRegister, VerifiedRegister},
+};
+
+/// Events that one message may lead to before it has to be quiet.
+const STEPS_MAX: usize = 256;
+
+/// Three nodes; the first is the one that hears.
+static CLUSTER: LazyLock<Founding> = LazyLock::new(|| {
+    let member = |number: u64| {
+        let seed = *blake3::hash(&number.to_le_bytes()).as_bytes();
+        let keys = libp2p_identity::Keypair::ed25519_from_bytes(seed).expect("32 bytes are a key");
+        let peer = keys.public().to_peer_id();
+        let hash = blake3::hash(&peer.to_bytes());
+        let (head, _) = hash.as_bytes().split_first_chunk::<16>().expect("a hash has 32 bytes");
+        Member { peer, incarnation: Incarnation(*head) }
+    };
+    Founding::new(FoundingId([1; 16]), (0..3).map(member).collect())
+});
+
+/// The peer that hears and the one that speaks.
+fn two() -> (PeerId, PeerId) {
+    (CLUSTER.members[0].peer, CLUSTER.members[1].peer)
+}
+
+// ---- ChunkPaxos ----
+
+/// A frame of a lane: a message, whose register `verify` checks before the machine hears of it.
+pub fn lane_message(bytes: &[u8], verify: impl Fn(&RawRegister) -> Option<VerifiedRegister>) -> bool {
+    type Raw = chunkpaxos::Message<RawRegister>;
+    let encode = |(promises, message): &(u64, Raw)| message.encode(*promises);
+    let Some((promises, message)) = canonical(bytes, Raw::decode, encode) else { return false };
+    let carries = message.register().is_some();
+    let mut asked = 0;
+    let verified = message.try_map(|raw| {
+        asked += 1;
+        verify(&raw).ok_or(())
+    });
+    assert_eq!(asked, usize::from(carries), "a register that nobody verifies, or one that is there twice");
+    let Ok(message) = verified else { return false };
+    assert_eq!(message.encode(promises), bytes, "a verified register is written in another way");
+    hear(message);
+    true
+}
+
+/// Lets a fresh machine hear this, and do what it wants done; all its writes and reads succeed.
+fn hear(message: chunkpaxos::Message) {
+    use chunkpaxos::{Action, Event};
+    let (me, from) = two();
+    let mut machine = ChunkPaxos::new(chunkpaxos::Config {
+        me,
+        founding: CLUSTER.clone(),
+        epoch: Epoch::FOUNDING,
+        boot: 3,
+        seed: [1; 32],
+        variant: chunkpaxos::Variant::Right,
+    });
+    let mut events = vec![Event::Message { from, message }];
+    let mut out = Outbox::new();
+    for step in 0.. {
+        let Some(event) = events.pop() else { return };
+        assert!(step < STEPS_MAX, "one message, and no end of it");
+        machine.handle(Millis(step as u64), event, &mut out);
+        for action in out.drain() {
+            match action {
+                Action::Load { object } => events.push(Event::Loaded { object, record: None }),
+                Action::Write { then, record, .. } => {
+                    assert!(record.encode().len() <= chunkpaxos::RECORD_BYTES_MAX);
+                    let own = then.into_iter().filter(|send| send.to == me);
+                    events.extend(own.map(|send| Event::Message { from: me, message: send.message }));
+                }
+                Action::Send(send) => assert_ne!(send.to, me),
+                Action::Arm { .. } | Action::Answer { .. } => {}
+            }
+        }
+    }
+}
+
+/// What lies on disk for the acceptor and the founding, and the ballot that travels in listings.
+pub fn stored_records(bytes: &[u8]) -> bool {
+    type Raw = AcceptorRecord<RawRegister>;
+    let record = canonical(bytes, Raw::decode, Raw::encode);
+    if let Some(record) = &record {
+        assert!(!record.is_empty() && record.floor().is_some_and(|ballot| ballot.is_sane()));
+    }
+    let ballot = canonical(bytes, Ballot::decode, Ballot::encode);
+    assert!(ballot.is_none_or(|ballot| ballot.is_sane()));
+    let founding = canonical(bytes, FoundingRecord::decode, FoundingRecord::encode);
+    if let Some(founding) = &founding {
+        let mut machine = founding_machine(Some(founding.clone()));
+        let mut out = Outbox::new();
+        machine.handle(Millis(0), founding::Event::Start, &mut out);
+    }
+    record.is_some() || ballot.is_some() || founding.is_some()
+}
+
+// ---- the founding ----
+
+/// What a node with the cluster key says about the founding.
+pub fn founding_message(bytes: &[u8]) -> bool {
+    let Some(message) = canonical(bytes, founding::Message::decode, founding::Message::encode) else {
+        return false;
+    };
+    let (me, from) = two();
+    let mut machine = founding_machine(None);
+    let mut out = Outbox::new();
+    let said = founding::Event::Message { from, message };
+    let tick = founding::Event::Timer(founding::Timer::Tick);
+    let mut own = 0;
+    for (at, event) in [
+        (0, founding::Event::Start),
+        (1, founding::Event::Connected { peer: from }),
+        (2, said.clone()),
+        (3, said.clone()),
+        (4000, tick.clone()),
+        (4001, said),
+        (20_000, tick),
+    ] {
+        machine.handle(Millis(at), event, &mut out);
+        for action in out.drain() {
+            match action {
+                founding::Action::Send(send) => {
+                    assert!(
+                        send.to != me && send.message.encode().len() <= limits::FOUNDING_MESSAGE_BYTES_MAX
+                    );
+                }
+                founding::Action::Write { record, then } => {
+                    assert_eq!(FoundingRecord::decode(&record.encode()), Ok(record));
+                    own += then.iter().filter(|send| send.to == me).count();
+                }
+                founding::Action::Arm { .. } | founding::Action::Publicise(_) => {}
+            }
+        }
+        // Its writes succeed.
+        for _ in 0..std::mem::take(&mut own) {
+            let message = founding::Message::Abort { id: FoundingId::ZERO };
+            machine.handle(Millis(at), founding::Event::Message { from: me, message }, &mut out);
+        }
+    }
+    true
+}
+
+fn founding_machine(record: Option<FoundingRecord>) -> FoundingMachine {
+    let own = &CLUSTER.members[0];
+    FoundingMachine::new(founding::Config {
+        me: own.peer,
+        incarnation: own.incarnation,
+        expect: CLUSTER.members.len(),
+        key_was_there: false,
+        record,
+        seed: [1; 32],
+    })
+}
+
+// ---- heartbeats ----
+
+/// A heartbeat, whose author gossip has checked.
+pub fn heartbeat(bytes: &[u8]) -> bool {
+    let Some(message) = canonical(bytes, membership::Message::decode, membership::Message::encode) else {
+        return false;
+    };
+    assert!(bytes.len() <= limits::GOSSIP_BYTES_MAX && message.addrs.len() <= limits::KNOWN_ADDRESSES_MAX);
+    let mut view = Membership::new(membership::Config {
+        me: CLUSTER.members[0].peer,
+        founding: CLUSTER.clone(),
+        epoch: Epoch::FOUNDING,
+        boot: 3,
+        name: "desk".into(),
+        seed: [1; 32],
+    });
+    let mut out = Outbox::new();
+    let author = message.node;
+    let is_member = CLUSTER.number_of(&author).is_some_and(|number| number.0 > 0);
+    for (at, event) in [
+        (0, membership::Event::Start),
+        (1, membership::Event::Heard { author, message: message.clone() }),
+        (2, membership::Event::Heard { author, message: message.clone() }),
+        (400, membership::Event::Timer(membership::Timer::Beat)),
+        (4000, membership::Event::Timer(membership::Timer::Beat)),
+    ] {
+        view.handle(Millis(at), event, &mut out);
+    }
+    assert!(view.ignored() >= 1, "the same heartbeat counts twice");
+    assert!(is_member || !view.is_alive(&author), "a stranger is alive");
+    assert_eq!(view.view().count(), CLUSTER.members.len());
+    true
+}
