@@ -4,7 +4,11 @@
 //! these alone: no program is built with it. Each room keeps its own functions beside what they reach; here
 //! is only what needs two rooms, and the list. A function panics if something does not hold, and only then.
 
-use crate::{client, disk, model, net, node, proto, seal};
+use crate::{
+    client, disk,
+    model::{self, register::RawRegister},
+    net, node, proto, seal,
+};
 
 /// One function, and what bounds it.
 #[derive(Clone, Copy, Debug)]
@@ -61,14 +65,13 @@ pub fn named(name: &str) -> &'static Target {
     TARGETS.iter().find(|target| target.name == name).expect("the list names every target")
 }
 
-/// What a member sends on its lane: the bytes of a stream, and one frame of it alone.
+/// What a member sends on its lane: the frames of a stream, and all of it as one frame.
 fn lane(bytes: &[u8]) -> bool {
-    let streamed = net::fuzzing::lane_frames(bytes).iter().filter(|frame| lane_frame(frame)).count();
-    lane_frame(bytes) || streamed > 0
-}
-
-fn lane_frame(frame: &[u8]) -> bool {
-    proto::fuzzing::lane_message(frame, |raw| seal::register::verify(&raw.0).ok())
+    let verify = |raw: &RawRegister| seal::register::verify(&raw.0).ok();
+    let frames = net::fuzzing::lane_frames(bytes);
+    let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+    let streamed = proto::fuzzing::lane_messages(&frames, verify);
+    proto::fuzzing::lane_messages(&[bytes], verify) || streamed
 }
 
 /// What an owner signs.

@@ -3,7 +3,10 @@
 //! For fuzzers and property tests only: no program is built with it. What decodes is handed to a machine, too:
 //! whatever a member says, it is ignored or answered, never a panic.
 
-use std::sync::LazyLock;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::LazyLock,
+};
 
 use super::{
     Outbox,
@@ -42,11 +45,24 @@ fn two() -> (PeerId, PeerId) {
 
 // ---- ChunkPaxos ----
 
-/// A frame of a lane: a message, whose register `verify` checks before the machine hears of it.
-pub fn lane_message(bytes: &[u8], verify: impl Fn(&RawRegister) -> Option<VerifiedRegister>) -> bool {
+/// The frames of a lane, one after the other: messages, whose registers `verify` checks before the machine
+/// hears of them. Whether it heard of any.
+pub fn lane_messages(frames: &[&[u8]], verify: impl Fn(&RawRegister) -> Option<VerifiedRegister>) -> bool {
+    let messages: Vec<_> = frames.iter().filter_map(|frame| lane_message(frame, &verify)).collect();
+    let some = !messages.is_empty();
+    if some {
+        hear(messages);
+    }
+    some
+}
+
+fn lane_message(
+    bytes: &[u8],
+    verify: impl Fn(&RawRegister) -> Option<VerifiedRegister>,
+) -> Option<chunkpaxos::Message> {
     type Raw = chunkpaxos::Message<RawRegister>;
     let encode = |(promises, message): &(u64, Raw)| message.encode(*promises);
-    let Some((promises, message)) = canonical(bytes, Raw::decode, encode) else { return false };
+    let (promises, message) = canonical(bytes, Raw::decode, encode)?;
     let carries = message.register().is_some();
     let mut asked = 0;
     let verified = message.try_map(|raw| {
@@ -54,14 +70,13 @@ pub fn lane_message(bytes: &[u8], verify: impl Fn(&RawRegister) -> Option<Verifi
         verify(&raw).ok_or(())
     });
     assert_eq!(asked, usize::from(carries), "a register that nobody verifies, or one that is there twice");
-    let Ok(message) = verified else { return false };
+    let message = verified.ok()?;
     assert_eq!(message.encode(promises), bytes, "a verified register is written in another way");
-    hear(message);
-    true
+    Some(message)
 }
 
-/// Lets a fresh machine hear this, and do what it wants done; all its writes and reads succeed.
-fn hear(message: chunkpaxos::Message) {
+/// Lets a fresh machine hear these, and do what it wants done; all its writes and reads succeed.
+fn hear(messages: Vec<chunkpaxos::Message>) {
     use chunkpaxos::{Action, Event};
     let (me, from) = two();
     let mut machine = ChunkPaxos::new(chunkpaxos::Config {
@@ -72,17 +87,24 @@ fn hear(message: chunkpaxos::Message) {
         seed: [1; 32],
         variant: chunkpaxos::Variant::Right,
     });
-    let mut events = vec![Event::Message { from, message }];
+    let steps_max = STEPS_MAX * (1 + messages.len());
+    let mut events: VecDeque<Event> =
+        messages.into_iter().map(|message| Event::Message { from, message }).collect();
+    let mut disk = BTreeMap::new();
     let mut out = Outbox::new();
     for step in 0.. {
-        let Some(event) = events.pop() else { return };
-        assert!(step < STEPS_MAX, "one message, and no end of it");
+        let Some(event) = events.pop_front() else { return };
+        assert!(step < steps_max, "a few messages, and no end of it");
         machine.handle(Millis(step as u64), event, &mut out);
         for action in out.drain() {
             match action {
-                Action::Load { object } => events.push(Event::Loaded { object, record: None }),
-                Action::Write { then, record, .. } => {
+                Action::Load { object } => {
+                    let record = disk.get(&object).cloned();
+                    events.push_back(Event::Loaded { object, record });
+                }
+                Action::Write { object, record, then, .. } => {
                     assert!(record.encode().len() <= chunkpaxos::RECORD_BYTES_MAX);
+                    disk.insert(object, record);
                     let own = then.into_iter().filter(|send| send.to == me);
                     events.extend(own.map(|send| Event::Message { from: me, message: send.message }));
                 }

@@ -298,7 +298,7 @@ fn lane() -> Vec<Seed> {
     let mut stream = Vec::new();
     for (name, body) in messages() {
         let frame = Message { epoch: Epoch::FOUNDING, object, round, body }.encode(300);
-        if ["prepare", "accepted", "written"].contains(&name) {
+        if ["prepare", "accept", "mirror", "query", "written"].contains(&name) {
             stream.extend(framed(&frame));
         }
         seeds.push(seed("lane", name, frame));
