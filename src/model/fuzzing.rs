@@ -94,6 +94,7 @@ pub fn public_parts(bytes: &[u8]) -> bool {
     }
     let founding = canonical(bytes, Founding::decode, Founding::encode);
     if let Some(founding) = &founding {
+        assert!(!founding.members.is_empty() && founding.members.is_sorted_by(|a, b| a.peer < b.peer));
         for (number, member) in founding.members.iter().enumerate() {
             assert_eq!(founding.number_of(&member.peer).map(|n| usize::from(n.0)), Some(number));
         }

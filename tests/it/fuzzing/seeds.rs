@@ -8,7 +8,7 @@ use tintype::{
     fuzzing::named,
     model::{
         BodyId, Digest, FoundingId, Incarnation, ObjectId, PeerId, RequestId, codec,
-        hello::{Hello, Kind, Side},
+        hello::{Hello, Kind, KnownPeer, Side},
         member::{Epoch, Founding},
         object::{
             BodyPublic, ChunkRef, ManifestBody, ManifestPublic, ManifestRest, PartPublic, PartRef, Redundancy,
@@ -101,6 +101,10 @@ fn hellos() -> Vec<(&'static str, Hello)> {
         ..look.clone()
     };
     let fresh = Hello { founding: None, known: None, ..hello() };
+    // It has seen a start of ours that our home does not remember; only of a member that counts.
+    let forgotten = hello().known.map(|known| KnownPeer { mark: hello().mark, ..known });
+    let knows_more = Hello { known: forgotten, ..hello() };
+    let client_knows_more = Hello { known: forgotten, ..client.clone() };
     let again = Hello { mark: hello().known.expect("known").mark, promises: 41, ..hello() };
     vec![
         ("member", member),
@@ -111,6 +115,8 @@ fn hellos() -> Vec<(&'static str, Hello)> {
         ("looked", looked),
         ("fresh", fresh),
         ("again", again),
+        ("knows-more", knows_more),
+        ("client-knows-more", client_knows_more),
     ]
 }
 
@@ -241,6 +247,8 @@ fn bulk() -> Vec<Seed> {
     let body = [5; 300];
     let id = BodyId(*blake3::hash(&body).as_bytes());
     let put: Put = (1, 1, 1, id, body.len() as u64, vec![hello_peer()], 2, true);
+    let get: Put = (1, 1, 2, id, 5, Vec::new(), 0, false);
+    seeds.push(seed("bulk", "near-get-with-length", codec::encode(&get)));
     let framed = |header: &[u8]| [&(header.len() as u32).to_be_bytes()[..], header].concat();
     let whole = [framed(&codec::encode(&put)), body.to_vec()].concat();
     seeds.push(seed("bulk", "two-bodies", whole.repeat(2)));
@@ -435,10 +443,12 @@ fn home() -> Vec<Seed> {
     let seen =
         |object: u8, version: u64| format!("seen {founding} {id} {} {version}\n", Digest([object; 32]));
     let log = format!("tintype-client-1 {process}\n{addr}{}{}{}", seen(1, 7), seen(2, 1), seen(1, 8));
+    let many: String = (0..40).map(|port| format!("addr /ip4/127.0.0.1/udp/{port}/quic-v1\n")).collect();
     let mark = hello().mark;
     vec![
         seed("home_files", "node-addr", node_addr),
         seed("home_files", "client-log", &log),
+        seed("home_files", "addresses", many),
         seed("home_files", "newer-log", log.replace("client-1", "client-2")),
         seed("home_files", "seen", codec::encode(&(1u64, mark, 7u64, Incarnation([6; 16])))),
         seed("home_files", "known", hex(KNOWN.trim_end())),
