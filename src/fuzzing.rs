@@ -34,7 +34,8 @@ const fn target(name: &'static str, run: fn(&[u8]) -> bool, input_bytes_max: usi
 /// All of them, the most foreign bytes first.
 ///
 /// A reader of a list takes room for what is announced, at most 1 MiB of it, before the first element comes.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
+    target("certificate", net::fuzzing::certificate, 2 * KIB, MIB),
     target("admission", net::fuzzing::admission, 2 * KIB, 256 * KIB),
     target("hello", net::fuzzing::hello, 2 * KIB, 256 * KIB),
     target("rpc_frames", net::fuzzing::rpc_frames, 16 * KIB, MIB),

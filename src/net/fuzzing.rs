@@ -6,7 +6,7 @@ use super::{address, lane};
 pub use super::{
     bulk::fuzzing::bulk,
     rpc::fuzzing::rpc_frames,
-    transport::fuzzing::{admission, hello},
+    transport::fuzzing::{admission, certificate, fresh_certificate, hello},
 };
 use crate::model::limits;
 

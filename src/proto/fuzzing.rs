@@ -210,14 +210,17 @@ pub fn heartbeat(bytes: &[u8]) -> bool {
     let mut out = Outbox::new();
     let author = message.node;
     let is_member = CLUSTER.number_of(&author).is_some_and(|number| number.0 > 0);
-    let other = CLUSTER.members.iter().map(|member| member.peer).find(|peer| *peer != author);
-    let other = other.expect("there are three");
-    let heard = |author| membership::Event::Heard { author, message: message.clone() };
+    // Another member passes it off as its own.
+    let other = CLUSTER.members.iter().find(|member| member.peer != author).expect("there are three");
+    let mut forged = message.clone();
+    forged.incarnation = other.incarnation;
+    let forged = membership::Event::Heard { author: other.peer, message: forged };
+    let heard = || membership::Event::Heard { author, message: message.clone() };
     for (at, event) in [
         (0, membership::Event::Start),
-        (1, heard(other)),
-        (2, heard(author)),
-        (3, heard(author)),
+        (1, forged),
+        (2, heard()),
+        (3, heard()),
         (400, membership::Event::Timer(membership::Timer::Beat)),
         (4000, membership::Event::Timer(membership::Timer::Beat)),
     ] {

@@ -11,6 +11,7 @@ use super::{
     Error, Gate, Keys, Me, OwnStarts,
     admission::{self, MAGIC, Said, Words},
     refusal::Refusal,
+    tls,
 };
 use crate::{
     model::{
@@ -21,6 +22,16 @@ use crate::{
     },
     seal::admission::{Answer, ClusterKey, Meeting, same_proof},
 };
+
+/// What a stranger shows as its certificate, before anything is known of it.
+pub fn certificate(bytes: &[u8]) -> bool {
+    tls::fuzz(bytes)
+}
+
+/// A good input of [`certificate`], another one each time.
+pub fn fresh_certificate() -> Vec<u8> {
+    tls::fresh_certificate()
+}
 
 impl Words for &[u8] {
     async fn read(&mut self, into: &mut [u8]) -> Result<(), Error> {

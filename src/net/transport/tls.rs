@@ -187,6 +187,35 @@ impl Verifier {
     }
 }
 
+/// What must hold of any bytes in place of a certificate: it is its own peer's, and signs nothing by itself.
+/// Whether it is one.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) -> bool {
+    let shown = CertificateDer::from(bytes);
+    let check = |expected, own| Verifier { expected, own }.check(&shown, &[]);
+    if check(None, None).is_err() {
+        return false;
+    }
+    let parsed = certificate::parse(&shown).expect("it was just parsed");
+    let (peer, other) = (parsed.peer_id(), PeerId::random());
+    assert!(check(Some(peer), Some(other)).is_ok() && check(Some(other), None).is_err());
+    assert!(check(None, Some(peer)).is_err() && check(Some(peer), Some(peer)).is_err());
+    let chain = [shown.clone()];
+    assert!(Verifier { expected: None, own: None }.check(&shown, &chain).is_err(), "a chain");
+    for scheme in schemes() {
+        let signature = &bytes[bytes.len().saturating_sub(72)..];
+        assert!(parsed.verify_signature(scheme, b"said in a handshake", signature).is_err());
+    }
+    true
+}
+
+/// A certificate as this program shows it.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fresh_certificate() -> Vec<u8> {
+    let (certificate, _) = certificate::generate(&Keypair::generate_ed25519()).expect("it can be made");
+    certificate.to_vec()
+}
+
 /// How a dial that met our own identity is known again in the text of its failure.
 pub(super) const OWN_PEER: &str = "this peer has our own identity";
 /// The same for a dial that met another identity than it wanted.

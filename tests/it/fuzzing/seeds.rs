@@ -16,6 +16,7 @@ use tintype::{
         register::{RawRegister, VerifiedRegister},
         rpc::{BodyState, Counters, EventInfo, NodeInfo, NodeState, Request, Response},
     },
+    net,
     proto::{
         chunkpaxos::{Accepted, AcceptorRecord, Answer, Ballot, Body, Command, Message, Outcome, RoundId},
         founding::{self, FoundingRecord},
@@ -27,8 +28,8 @@ use tintype::{
 /// Target, name, bytes.
 type Seed = (&'static str, String, Vec<u8>);
 
-/// Targets whose seeds are made by other people's encoders.
-pub const PICTURES: [&str; 2] = ["pictures", "thumbnails"];
+/// Targets whose seeds other people's encoders make, perhaps other ones each time: they stay as they are.
+pub const BY_OTHERS: [&str; 3] = ["certificate", "pictures", "thumbnails"];
 
 const ACCEPTOR: &str = include_str!("../../vectors/acceptor.txt");
 const ADMISSION: &str = include_str!("../../vectors/admission.txt");
@@ -121,6 +122,7 @@ fn hellos() -> Vec<(&'static str, Hello)> {
 }
 
 fn admission() -> Vec<Seed> {
+    let shown = net::fuzzing::fresh_certificate();
     let mut seeds: Vec<Seed> =
         hellos().iter().map(|(name, said)| seed("hello", name, said.encode())).collect();
     let said = |hello: &[u8]| [&(hello.len() as u16).to_be_bytes()[..], hello, &[9; 32]].concat();
@@ -143,6 +145,8 @@ fn admission() -> Vec<Seed> {
         "near-other-version",
         [b"tintype\x02", &said(&hello().encode())[..]].concat(),
     ));
+    seeds.push(seed("certificate", "near-cut", &shown[..shown.len() - 1]));
+    seeds.push(seed("certificate", "fresh", shown));
     seeds.push(seed("hello", "near-other-protocol", Hello { versions: (2, 3), ..hello() }.encode()));
     seeds.push(seed("hello", "near-long-name", Hello { name: "n".repeat(65), ..hello() }.encode()));
     seeds
@@ -491,7 +495,7 @@ fn pictures() -> Vec<Seed> {
         let mut bytes = Cursor::new(Vec::new());
         image::write_buffer_with_format(&mut bytes, &points, 12, 10, ExtendedColorType::Rgb8, format)
             .expect("a small picture");
-        seeds.extend(PICTURES.map(|target| seed(target, name, bytes.get_ref())));
+        seeds.extend(["pictures", "thumbnails"].map(|target| seed(target, name, bytes.get_ref())));
     }
     seeds
 }
