@@ -1,7 +1,7 @@
 //! What must hold of any bytes that other nodes send to the machines, or that lie on a disk for them.
 //!
-//! For fuzzers and property tests only: no program is built with it. What decodes is handed to a machine, too:
-//! whatever a member says, it is ignored or answered, never a panic.
+//! For fuzzers and property tests only: no program is built with it. What decodes is handed to a machine,
+//! too: whatever a member says, it is ignored or answered, never a panic.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -178,12 +178,12 @@ macro_rules! hold_all {
 }
 
 hold_all! {
-    certificate, admission, hello, rpc_frames, rpc_question, rpc_answer, lane, founding, heartbeat, bulk, register, manifest,
-    public_parts, sealed, records, keys, configuration, home_files, words, pictures, thumbnails,
+    certificate, admission, hello, rpc_frames, rpc_question, rpc_answer, lane, founding, heartbeat, bulk,
+    register, manifest, public_parts, sealed, records, keys, configuration, home_files, words, pictures, thumbnails,
 }
 
-/// The seeds are the formats' own encodings, and some that are nearly right (`near-`): whoever changes a format
-/// makes them anew with `TINTYPE_WRITE_SEEDS=1`. What was found by a fuzzer (`found-`) stays as it is.
+/// The seeds are the formats' own encodings, and some that are nearly right (`near-`): whoever changes a
+/// format makes them anew with `TINTYPE_WRITE_SEEDS=1`. What was found by a fuzzer (`found-`) stays as it is.
 #[test]
 fn the_seeds_are_what_is_written_today() {
     let write = std::env::var_os("TINTYPE_WRITE_SEEDS").is_some();
