@@ -12,11 +12,11 @@ use zeroize::Zeroizing;
 
 use super::{
     admission::{ClientRight, ClusterKey},
-    chunk::body_id,
+    chunk::{self, ChunkKey, IdCheck, SealedChunk, body_id},
     key_file::{self, KeyFile, KeyFileError},
     keys::{UserKeys, UserSecret, object_id},
     manifest::{self, Layout, MANIFEST_CONTEXT, Manifest, ManifestPlan, ObjectInfo, PART_CONTEXT},
-    register::{self, ListClaim},
+    register::{self, ListClaim, RegisterError},
     sealed::{self, Binding, LENGTH_BYTES},
 };
 use crate::model::{
@@ -24,8 +24,8 @@ use crate::model::{
     id::{BodyId, Digest, ObjectId, OwnerKey, RequestId},
     limits,
     object::{
-        BodyPublic, ManifestBody, ManifestPublic, MediaType, ObjectName, PartPublic, PartRef, Redundancy,
-        Sealed,
+        BodyPublic, ChunkRef, ManifestBody, ManifestPublic, MediaType, ObjectName, PartPublic, PartRef,
+        Redundancy, Sealed,
     },
     register::{Register, VerifiedRegister},
 };
@@ -46,6 +46,10 @@ static USER: LazyLock<User> = LazyLock::new(|| {
     let object = keys.address(&name).object;
     User { keys, object }
 });
+
+/// Somebody else, who opens nothing of the user's.
+static STRANGER: LazyLock<UserKeys> =
+    LazyLock::new(|| UserKeys::derive(&UserSecret::from_random(Zeroizing::new([9; 32]))));
 
 // ---- registers ----
 
@@ -79,6 +83,7 @@ fn open_entry(verified: &VerifiedRegister) -> bool {
     let Ok(info) = register::open_entry(&USER.keys, verified) else { return false };
     let again = register::seal_entry(&USER.keys, verified, &info).encode();
     assert_eq!(again, verified.entry.as_slice(), "an entry opens that its owner would not write");
+    assert_eq!(register::open_entry(&STRANGER, verified), Err(RegisterError::ForeignOwner));
     true
 }
 
@@ -128,6 +133,7 @@ fn open_manifest(bytes: &[u8]) -> bool {
     let id = body_id(bytes);
     let Ok(opened) = manifest::open(keys, object, VERSION, &id, bytes) else { return false };
     assert!(manifest::open(keys, object, VERSION + 1, &id, bytes).is_err(), "it opens as another version");
+    assert!(manifest::open(&STRANGER, object, VERSION, &id, bytes).is_err(), "it opens for a stranger");
     assert!(manifest::open(keys, &ObjectId::ZERO, VERSION, &id, bytes).is_err(), "or as another object");
     let Layout::Chunks(chunks) = &opened.layout else { return true };
     let total: u64 = (0..chunks.len() as u64).map(|index| opened.chunk_true_bytes(index) as u64).sum();
@@ -164,6 +170,7 @@ pub fn sealed_contents(bytes: &[u8]) -> bool {
         open_part(&body.encode(), chunks, bytes)
     });
     let entry = open_entry_of(secret);
+    open_chunk(secret);
     manifest || part || entry
 }
 
@@ -211,6 +218,20 @@ fn open_entry_of(secret: &[u8]) -> bool {
     register.entry = sealed.encode().into();
     register.signature = keys.sign(&register::signed_bytes(&register)).to_vec().into();
     register::verify(&register.encode()).is_ok_and(|verified| open_entry(&verified))
+}
+
+/// As a chunk that somebody sent: its length, its id and its padding are checked, and its key is any.
+fn open_chunk(body: &[u8]) {
+    let (id, padded_bytes) = (body_id(body), body.len() as u64);
+    for id in [id, BodyId::ZERO] {
+        let sealed = SealedChunk { chunk: ChunkRef { id, padded_bytes }, key: ChunkKey::ZERO };
+        for true_bytes in [0, 1, body.len() / 2, body.len(), usize::MAX] {
+            let mut copy = body.to_vec();
+            if let Ok(contents) = chunk::open(&sealed, &mut copy, true_bytes, IdCheck::Needed) {
+                assert!(id != BodyId::ZERO && contents.len() == true_bytes && true_bytes > 0);
+            }
+        }
+    }
 }
 
 fn halves(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
