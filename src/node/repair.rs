@@ -2,7 +2,7 @@
 //!
 //! Every acceptor or mirror scans its slots from a majority, takes over what is agreed, has disagreement
 //! settled by a full round, and tells every placed member which bodies belong on it; that member fetches
-//! what it lacks. It deletes nothing and decides nothing: ChunkPaxos does.
+//! what it lacks. It deletes nothing and decides nothing: `proto::repair` and ChunkPaxos do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +32,7 @@ use crate::{
     proto::{
         chunkpaxos::{Accepted, Ballot, Command, Outcome},
         placement::{self, SlotKeepers, Weighted},
+        repair::{self, Next, Reports},
     },
 };
 
@@ -128,50 +129,49 @@ impl Repair {
         }
         let objects: BTreeSet<ObjectId> = scans.iter().flat_map(|(_, s)| s.keys().copied()).collect();
         for object in objects {
-            let answers: Vec<Option<&(Ballot, RawRegister)>> =
-                scans.iter().map(|(_, s)| s.get(&object)).collect();
-            let newest = answers.iter().flatten().map(|(ballot, _)| *ballot).max();
-            let behind =
-                |answer: &Option<&(Ballot, RawRegister)>| answer.map(|(ballot, _)| *ballot) != newest;
-            let others = scans.iter().filter(|(peer, _)| *peer != self.me);
-            found.behind.extend(others.filter(|(_, s)| behind(&s.get(&object))).map(|(peer, _)| *peer));
-            let i_am_behind = mine.get(&object).map(|(ballot, _)| *ballot) != newest;
-            if i_am_behind || answers.iter().any(behind) {
+            let ballot = |records: &SlotRecords| records.get(&object).map(|(ballot, _)| *ballot);
+            let acceptors: Vec<_> = scans.iter().map(|(peer, records)| (*peer, ballot(records))).collect();
+            let verdict = repair::judge(&Reports {
+                me: self.me,
+                mine: ballot(&mine),
+                acceptors: &acceptors,
+                majority: keepers.majority(),
+            });
+            found.behind.extend(&verdict.behind);
+            if verdict.someone_is_behind {
                 found.lacking += 1;
-                tracing::debug!(%object, i_am_behind, ?newest, "an acceptor is behind");
+                tracing::debug!(%object, newest = ?verdict.newest, "an acceptor is behind");
             }
-            let value = self.agree(object, &answers, keepers.majority(), mine.get(&object)).await;
-            match value {
+            let newest = scans.iter().filter_map(|(_, records)| records.get(&object));
+            let newest = newest.max_by_key(|(ballot, _)| *ballot);
+            match self.follow(object, verdict.next, newest, mine.get(&object)).await {
                 Some(value) => self.place(&value, found).await,
                 None => found.lacking += 1,
             }
         }
     }
 
-    /// The agreed value of an object, taken over here if it was not; else settled by a full round.
-    async fn agree(
+    /// Does what the verdict says; the answer is the agreed value.
+    async fn follow(
         &self,
         object: ObjectId,
-        answers: &[Option<&(Ballot, RawRegister)>],
-        majority: usize,
+        next: Next,
+        newest: Option<&(Ballot, RawRegister)>,
         mine: Option<&(Ballot, RawRegister)>,
     ) -> Option<Register> {
-        let newest = answers.iter().flatten().max_by_key(|(ballot, _)| *ballot)?;
-        let agreeing = answers.iter().flatten().filter(|(ballot, _)| *ballot == newest.0).count();
-        if agreeing < majority {
-            return self.settle(object).await.map(|value| (*value).clone());
+        match next {
+            Next::Settle => self.settle(object).await.map(|value| (*value).clone()),
+            // What this disk has was checked before it was written, and nothing is left to do about it.
+            Next::Keep => Register::decode(&mine?.1.0).ok(),
+            Next::TakeOver => {
+                let (ballot, raw) = newest?;
+                let value = self.verified(raw).await?;
+                let register = (*value).clone();
+                let accepted = Accepted { ballot: *ballot, value };
+                let _ = self.calls.send(Call::LateAccept { object, accepted }).await;
+                Some(register)
+            }
         }
-        // What this disk has was checked before it was written, and nothing is left to do about it.
-        if let Some((_, value)) = mine.filter(|(ballot, _)| *ballot >= newest.0) {
-            return Register::decode(&value.0).ok();
-        }
-        let value = self.verified(&newest.1).await?;
-        let register = (*value).clone();
-        let _ = self
-            .calls
-            .send(Call::LateAccept { object, accepted: Accepted { ballot: newest.0, value } })
-            .await;
-        Some(register)
     }
 
     async fn settle(&self, object: ObjectId) -> Option<VerifiedRegister> {

@@ -29,6 +29,7 @@ pub mod founding;
 pub mod fuzzing;
 pub mod membership;
 pub mod placement;
+pub mod repair;
 pub mod schedule;
 #[cfg(test)]
 pub(crate) mod testing;
