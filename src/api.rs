@@ -270,6 +270,9 @@ fn exit_and_remedy(error: &Error) -> (Exit, String) {
         Error::Conflict { .. } => {
             (Exit::Conflict, "look at the current version, then put again without `--if-version`")
         }
+        Error::Overtaken { .. } => {
+            (Exit::Failed, "look at the kept versions with `tintype ls --versions NAME`, then run it again")
+        }
         Error::BodyLost { .. } => (
             Exit::Failed,
             "put the file again if you have it; `tintype get NAME --version N` reads an older version that \

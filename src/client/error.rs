@@ -29,6 +29,11 @@ pub enum Error {
     /// Somebody else wrote first and the caller asked to be told.
     #[error("{name:?} is at version {current}, not at {wanted}")]
     Conflict { name: String, wanted: u64, current: u64 },
+    /// The answer to a write was lost, and so many other writes came after it that none tells of it.
+    #[error(
+        "{name:?}: it is not known whether this became version {version}: others have written many since"
+    )]
+    Overtaken { name: String, version: u64 },
     /// No good copy of a body was found.
     #[error("{name:?}: no good copy of {body} was found on any node that answers")]
     BodyLost { name: String, body: BodyId },

@@ -22,7 +22,7 @@ use crate::{
     model::{
         BodyId, Digest, Millis, PeerId, RequestId, limits,
         object::{ObjectName, Predecessor, Redundancy},
-        register::VerifiedRegister,
+        register::{Register, VerifiedRegister},
         rpc::{Commit, Request, Response},
     },
     seal::{
@@ -62,6 +62,15 @@ impl Opened {
         let older = self.manifest.iter().flat_map(|m| m.predecessors.iter().copied());
         std::iter::once(newest).chain(older).take(limits::PREDECESSORS_MAX).collect()
     }
+}
+
+/// What became of a proposed value.
+enum Fate {
+    Committed(Commit),
+    /// Another value is current, and this one never was.
+    Conflict,
+    /// Another value is current, and so much later that nobody knows whether this one was.
+    Overtaken,
 }
 
 /// One write of a register: what it shall say, whatever version it becomes.
@@ -244,7 +253,7 @@ impl<'a> Write<'a> {
             holders.merge(uploaded.holders.clone());
             crash_point("client.put.manifest_stored");
             let value = self.sign(&info, version, current.as_ref().map(|c| &c.register), manifest, false)?;
-            if let Some(commit) = self.propose(&value).await? {
+            if let Some(commit) = self.commit(&value).await? {
                 let warnings = self.note(&value).await;
                 if raises {
                     self.client.bring_copies(self.view, &uploaded.ids(), usize::from(copies)).await;
@@ -270,7 +279,7 @@ impl<'a> Write<'a> {
             let stored = self.client.store_body(self.view, id, &manifest, usize::from(copies)).await?;
             holders.add(&stored);
         }
-        let Some(commit) = self.propose(&opened.register).await? else { return Ok(None) };
+        let Fate::Committed(commit) = self.propose(&opened.register).await? else { return Ok(None) };
         let mut done = self.done(opened.register.version, uploaded, copies, commit, &holders);
         (done.unchanged, done.commit_messages) = (true, 0);
         Ok(Some(done))
@@ -375,22 +384,38 @@ impl<'a> Write<'a> {
         register::sign(self.keys, &plan).map_err(|e| Error::Usage(e.to_string()))
     }
 
-    /// Proposes a value until its fate is known; none = another value is current.
-    async fn propose(&self, value: &VerifiedRegister) -> Result<Option<Commit>, Error> {
+    /// Proposes a new value until its fate is known; none = another value is current, and this never was.
+    async fn commit(&self, value: &VerifiedRegister) -> Result<Option<Commit>, Error> {
+        match self.propose(value).await? {
+            Fate::Committed(commit) => Ok(Some(commit)),
+            Fate::Conflict => Ok(None),
+            Fate::Overtaken => Err(Error::Overtaken { name: self.name.to_string(), version: value.version }),
+        }
+    }
+
+    /// Proposes a value until its fate is known.
+    async fn propose(&self, value: &VerifiedRegister) -> Result<Fate, Error> {
         let order = self.view.askable(&value.object);
         let request = Request::Propose { value: value.to_raw() };
         let awake = &self.client.awake;
         let began = awake.now();
         crash_point("client.put.before_propose");
+        let mut asked_before = false;
         loop {
             let left = limits::CLIENT_PATIENCE.since(awake.since(began));
             let asked = self.client.ask_first(&order, &request, left).await;
             let undecided = match asked {
                 Ok((_, Response::Committed(commit))) => {
                     crash_point("client.put.proposed");
-                    return Ok(Some(commit));
+                    return Ok(Fate::Committed(commit));
                 }
-                Ok((_, Response::Conflict { .. })) => return Ok(None),
+                Ok((_, Response::Conflict { current })) => {
+                    // If only one node was asked, and had no time to lose another, its word is enough.
+                    let asked_once = !asked_before && awake.since(began) < limits::HOME_PATIENCE;
+                    let current = current.and_then(|raw| Register::decode(&raw.0).ok());
+                    let tells = current.is_none_or(|current| !current.has_forgotten(value.version));
+                    return Ok(if asked_once || tells { Fate::Conflict } else { Fate::Overtaken });
+                }
                 Ok((_, other)) => undecided_error(other, false),
                 Err(error) => error,
             };
@@ -398,6 +423,7 @@ impl<'a> Write<'a> {
                 return Err(undecided);
             }
             // The same bytes again: the same request id makes it one put.
+            asked_before = true;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -424,7 +450,7 @@ impl<'a> Write<'a> {
             let info = self.entry(&current)?;
             let version = current.version + 1;
             let value = self.sign(&info, version, Some(&current), current.manifest, true)?;
-            if self.propose(&value).await?.is_some() {
+            if self.commit(&value).await?.is_some() {
                 return Ok(Written { version, warnings: self.note(&value).await });
             }
         }
@@ -454,7 +480,7 @@ impl<'a> Write<'a> {
             let Redundancy::Copies(copies) = hidden.redundancy;
             self.store_bodies(bodies, u8::try_from(copies).unwrap_or(3)).await?;
             let value = self.sign(&hidden.info, version, Some(&current.register), manifest, false)?;
-            if self.propose(&value).await?.is_some() {
+            if self.commit(&value).await?.is_some() {
                 warnings.extend(self.note(&value).await);
                 return Ok(Written { version, warnings });
             }

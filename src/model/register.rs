@@ -52,6 +52,12 @@ impl Register {
         self.flags & FLAG_TOMBSTONE != 0
     }
 
+    /// Whether so many versions came after `version` that its request is no longer among those listed here:
+    /// then this one does not tell whether that write was done.
+    pub fn has_forgotten(&self, version: u64) -> bool {
+        self.version >= version.saturating_add(limits::REGISTER_REQUESTS_MAX as u64)
+    }
+
     /// The encoded form, which travels and is stored.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(self)

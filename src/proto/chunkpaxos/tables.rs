@@ -338,6 +338,28 @@ fn another_node_forwards_to_the_home_and_proposes_itself_when_that_is_silent() {
     assert!(bodies(&actions).iter().all(|body| matches!(body, Body::Prepare { .. })), "{actions:?}");
 }
 
+/// What a node answers that has taken a first version over from the silent home, when so many versions are
+/// there already.
+fn answer_after_a_takeover(versions: u64) -> Option<Outcome> {
+    let mut node = Bench::new(3, false);
+    let value = register(node.object, None, 1000);
+    node.call(0, 1, Command::Propose { value });
+    let actions = node.run(300, Event::Timer(Timer::Wake));
+    let (round, ballot) = (round_of(&actions), node.ballot(1, node.me));
+    let newest = (0..versions).fold(None, |before, n| Some(register(node.object, before.as_ref(), n)))?;
+    let accepted = Some(Accepted { ballot: node.ballot(0, node.home()), value: newest });
+    let promise = Body::Promise { ballot, accepted };
+    node.hear(301, node.others[0], round, promise.clone());
+    outcome(&node.hear(302, node.others[1], round, promise)).cloned()
+}
+
+#[test]
+fn what_the_home_may_have_done_is_no_conflict_once_nobody_remembers_it() {
+    let remembered = limits::REGISTER_REQUESTS_MAX as u64;
+    assert!(matches!(answer_after_a_takeover(remembered), Some(Outcome::Conflict { .. })));
+    assert_eq!(answer_after_a_takeover(remembered + 1), Some(Outcome::NoQuorum), "nobody knows");
+}
+
 #[test]
 fn without_a_majority_the_answer_comes_after_two_seconds() {
     for command in

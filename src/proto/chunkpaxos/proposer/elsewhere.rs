@@ -45,6 +45,11 @@ impl Proposer {
         self.calls -= 1;
         let Forward { call, object, command, deadline, .. } = forward;
         self.enqueue(object, Caller::Here(call), command, deadline, desk);
+        // The home may have done it.
+        let task = self.work.get_mut(&object).and_then(|work| work.queue.back_mut());
+        if let Some(task) = task.filter(|task| task.caller == Caller::Here(call)) {
+            task.tried = true;
+        }
     }
 
     // ---- the newest known value ----

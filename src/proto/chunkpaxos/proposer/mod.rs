@@ -47,6 +47,8 @@ struct Task {
     deadline: Millis,
     messages: u64,
     lost_duels: u32,
+    /// Its value may have been accepted somewhere already, for this call.
+    tried: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,21 @@ impl std::fmt::Debug for Proposer {
             .field("counter", &self.counter)
             .field("work", &self.work)
             .finish_non_exhaustive()
+    }
+}
+
+impl Task {
+    /// A conflict says that the proposal was not done and never will be. Who has tried it and finds so many
+    /// later versions that none tells of it does not know that.
+    fn what_is_known(&self, outcome: Outcome) -> Outcome {
+        match (&self.command, &outcome) {
+            (Command::Propose { value }, Outcome::Conflict { current: Some(current) })
+                if self.tried && current.has_forgotten(value.version) =>
+            {
+                Outcome::NoQuorum
+            }
+            _ => outcome,
+        }
     }
 }
 
@@ -238,7 +255,7 @@ impl Proposer {
             return answer(caller, object, Outcome::Busy, 0, desk);
         }
         self.calls += 1;
-        work.queue.push_back(Task { caller, command, deadline, messages: 0, lost_duels: 0 });
+        work.queue.push_back(Task { caller, command, deadline, messages: 0, lost_duels: 0, tried: false });
         if work.queue.len() == 1 {
             self.begin(object, desk);
         }
@@ -280,6 +297,7 @@ impl Proposer {
         let Some(node) = desk.my_number() else { return };
         let View { epoch, first_counter: counter, .. } = *desk.view(&object);
         let ballot = Ballot { epoch, counter, node, boot: desk.ballot_boot() };
+        self.note_tried(&object);
         let next = self.fresh_ballot(&object, desk);
         let id = self.enter(
             object,
@@ -315,6 +333,9 @@ impl Proposer {
         ending: Ending,
         desk: &mut Desk<'_>,
     ) {
+        if ending == Ending::Commit {
+            self.note_tried(&object);
+        }
         let next = if desk.is_home(&object) { self.fresh_ballot(&object, desk) } else { None };
         let id = self.enter(object, Phase::Accept(Writing::new(ballot, value.clone(), next, ending)), desk);
         self.count(&object, desk.mirrors(&object));
@@ -404,6 +425,7 @@ impl Proposer {
         work.round = None;
         let Some(task) = work.queue.pop_front() else { return };
         self.calls -= 1;
+        let outcome = task.what_is_known(outcome);
         if matches!(outcome, Outcome::Committed { .. }) {
             desk.counters.commits += 1;
             desk.counters.home_commits += u64::from(desk.is_home(&object));
@@ -435,6 +457,12 @@ impl Proposer {
             desk.view(&object).keepers.acceptors.iter().filter(|p| whom(p)).copied().collect();
         self.count(&object, peers.len());
         peers.into_iter().for_each(|peer| desk.say(peer, object, round, body.clone()));
+    }
+
+    fn note_tried(&mut self, object: &ObjectId) {
+        if let Some(task) = self.work.get_mut(object).and_then(|work| work.queue.front_mut()) {
+            task.tried = true;
+        }
     }
 
     /// Counts questions, each with its answer.
