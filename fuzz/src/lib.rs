@@ -1,4 +1,5 @@
-//! What all fuzz targets share: each runs one function of `tintype::fuzzing`, and watches the memory it takes.
+//! What all fuzz targets share: each runs one function of `tintype::fuzzing`, and watches the memory it
+//! takes.
 //!
 //! The allocator is the system's with a count before it; it must never fail or change an allocation.
 

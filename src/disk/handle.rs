@@ -338,9 +338,9 @@ impl Disk {
         self.inner.records.fences()
     }
 
-    /// How many transactions with a promise in them (acceptor records, fences, the founding's votes) were ever
-    /// made durable here. Read after such a write is done it counts that one; told to others, it is how they
-    /// know a home that was put back to an older state.
+    /// How many transactions with a promise in them (acceptor records, fences, the founding's votes) were
+    /// ever made durable here. Read after such a write is done it counts that one; told to others, it is how
+    /// they know a home that was put back to an older state.
     pub fn promises(&self) -> u64 {
         self.inner.records.promises()
     }

@@ -12,13 +12,14 @@ use std::{
     },
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableError};
+use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::{
     DiskError, apply, crash_point,
     fault::Fault,
     tables::{
-        ACCEPTORS, BODIES, BODY_BYTES, COUNTS, FENCES, META, OWNERS, PROMISES, SEEN, VERIFIED, without_sum,
+        ACCEPTORS, BODIES, BODY_BYTES, COUNTS, FENCES, META, OWNERS, PROMISES, SEEN, VERIFIED, found,
+        without_sum,
     },
 };
 use crate::model::{
@@ -372,11 +373,8 @@ impl Records {
 
     pub(super) fn fences(&self) -> Result<BTreeMap<HashSlot, Epoch>, DiskError> {
         self.read(|txn| {
-            let table = match txn.open_table(FENCES) {
-                Err(TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
-                table => table?,
-            };
             let mut fences = BTreeMap::new();
+            let Some(table) = found(txn.open_table(FENCES))? else { return Ok(fences) };
             for entry in table.iter()? {
                 let (slot, bytes) = entry?;
                 let bytes = without_sum(&[slot.value()], bytes.value())?;

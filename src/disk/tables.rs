@@ -6,7 +6,7 @@ use std::path::Path;
 
 use redb::{
     Database, Key, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    Value,
+    TableError, Value,
 };
 
 use super::{DiskError, crash_point};
@@ -89,6 +89,10 @@ pub(super) fn check(db: &Database) -> Result<(), DiskError> {
         })?;
         check_table(&txn.open_table(SEEN)?, |peer, bytes| without_sum(peer, bytes).map(drop))?;
         check_table(&txn.open_table(META)?, |name, bytes| without_sum(name.as_bytes(), bytes).map(drop))?;
+        // A file of an older version has none.
+        if let Some(fences) = found(txn.open_table(FENCES))? {
+            check_table(&fences, |slot, bytes| without_sum(&[slot], bytes).map(drop))?;
+        }
         check_table(&txn.open_table(COUNTS)?, |_, _| Ok(()))?;
         check_table(&txn.open_table(STARTS)?, |_, _| Ok(()))
     };
@@ -109,6 +113,14 @@ fn check_table<K: Key + 'static, V: Value + 'static>(
         count += 1;
     }
     if count == table.len()? { Ok(()) } else { Err(missing()) }
+}
+
+/// A table, if the file has it.
+pub(super) fn found<T>(opened: Result<T, TableError>) -> Result<Option<T>, TableError> {
+    match opened {
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        opened => opened.map(Some),
+    }
 }
 
 fn missing() -> redb::Error {

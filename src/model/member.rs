@@ -12,7 +12,7 @@ use super::{
 pub struct NodeNumber(pub u16);
 
 /// One member: a key, and the incarnation of the disk that knows its promises.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize_tuple, Deserialize_tuple)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize_tuple, Deserialize_tuple)]
 pub struct Member {
     /// The member's libp2p identity.
     pub peer: PeerId,
@@ -21,7 +21,7 @@ pub struct Member {
 }
 
 /// What founded the cluster: epoch 1. The node number of a member is its index.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize_tuple, Deserialize_tuple)]
 pub struct Founding {
     version: u64,
     /// Names this cluster for ever.

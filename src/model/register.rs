@@ -154,6 +154,12 @@ impl PartialEq for VerifiedRegister {
 
 impl Eq for VerifiedRegister {}
 
+impl std::hash::Hash for VerifiedRegister {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
+    }
+}
+
 impl std::fmt::Debug for VerifiedRegister {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?} v{} {:?}", self.register.object, self.register.version, self.hash())

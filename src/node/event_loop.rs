@@ -165,6 +165,7 @@ impl EventLoop {
             key_was_there,
             record,
             seed: rand::random(),
+            variant: founding::Variant::Right,
         });
         let handle = net.handle();
         let counters = Arc::new(NodeCounters::default());

@@ -13,13 +13,15 @@ use super::{
     chunkpaxos::{self, AcceptorRecord, Ballot, ChunkPaxos},
     founding::{self, FoundingMachine, FoundingRecord},
     membership::{self, Membership},
+    placement::SlotKeepers,
 };
 use crate::model::{
-    FoundingId, Incarnation, Millis, PeerId,
+    FoundingId, Incarnation, Millis, ObjectId, PeerId,
     fuzzing::canonical,
     limits,
     member::{Epoch, Founding, Member},
     register::{RawRegister, VerifiedRegister},
+    slots::HashSlot,
 };
 
 /// Events that one message may lead to before it has to be quiet.
@@ -84,12 +86,15 @@ fn hear(messages: Vec<chunkpaxos::Message>) {
         founding: CLUSTER.clone(),
         epoch: Epoch::FOUNDING,
         boot: 3,
+        fences: Default::default(),
         seed: [1; 32],
         variant: chunkpaxos::Variant::Right,
     });
     let steps_max = STEPS_MAX * (1 + messages.len());
+    // A handover of the first message's slot is under way, to wherever that message says.
     let mut events: VecDeque<Event> =
-        messages.into_iter().map(|message| Event::Message { from, message }).collect();
+        messages.first().map(|first| order(first, me, from)).into_iter().collect();
+    events.extend(messages.into_iter().map(|message| Event::Message { from, message }));
     let mut disk = BTreeMap::new();
     let mut out = Outbox::new();
     for step in 0.. {
@@ -108,11 +113,33 @@ fn hear(messages: Vec<chunkpaxos::Message>) {
                     let own = then.into_iter().filter(|send| send.to == me);
                     events.extend(own.map(|send| Event::Message { from: me, message: send.message }));
                 }
+                Action::WriteFence { then, .. } => {
+                    let own = then.into_iter().filter(|send| send.to == me);
+                    events.extend(own.map(|send| Event::Message { from: me, message: send.message }));
+                }
+                Action::Scan { slot, after } => {
+                    let is_next = |object: &&ObjectId| HashSlot::of(object) == slot && Some(**object) > after;
+                    let objects = disk.keys().filter(is_next).copied().collect();
+                    let page = Some(chunkpaxos::SlotPage { objects, more: false });
+                    events.push_back(Event::Scanned { slot, after, page });
+                }
                 Action::Send(send) => assert_ne!(send.to, me),
-                Action::Arm { .. } | Action::Answer { .. } => {}
+                Action::Arm { .. } | Action::Answer { .. } | Action::Installed { .. } => {}
             }
         }
     }
+}
+
+/// That the message's slot goes to these two, in the epoch that the message says.
+fn order(message: &chunkpaxos::Message, me: PeerId, from: PeerId) -> chunkpaxos::Event {
+    chunkpaxos::Event::Order(chunkpaxos::Order::Handover {
+        slot: HashSlot::of(&message.object),
+        to: message.epoch,
+        attempt: 1,
+        installer: from,
+        boot: 3,
+        keepers: SlotKeepers { acceptors: vec![me], mirror: Some(from) },
+    })
 }
 
 /// What lies on disk for the acceptor and the founding, and the ballot that travels in listings.
@@ -187,6 +214,7 @@ fn founding_machine(record: Option<FoundingRecord>) -> FoundingMachine {
         expect: CLUSTER.members.len(),
         key_was_there: false,
         record,
+        variant: founding::Variant::Right,
         seed: [1; 32],
     })
 }
@@ -209,7 +237,7 @@ pub fn heartbeat(bytes: &[u8]) -> bool {
     });
     let mut out = Outbox::new();
     let author = message.node;
-    let is_member = CLUSTER.number_of(&author).is_some_and(|number| number.0 > 0);
+    let is_member = CLUSTER.number_of(&author).is_some();
     // Another member passes it off as its own.
     let other = CLUSTER.members.iter().find(|member| member.peer != author).expect("there are three");
     let mut forged = message.clone();
@@ -228,6 +256,8 @@ pub fn heartbeat(bytes: &[u8]) -> bool {
     }
     assert!(view.ignored() >= 2, "one heartbeat counts twice, or as another's");
     assert!(is_member || !view.is_alive(&author), "a stranger is alive");
+    // It knows of itself without any gossip, and believes none about itself.
+    assert!(author != CLUSTER.members[0].peer || view.ignored() == 3, "it hears itself");
     assert_eq!(view.view().count(), CLUSTER.members.len());
     true
 }

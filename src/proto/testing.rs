@@ -93,6 +93,66 @@ impl Dice {
     }
 }
 
+/// Whether the exhaustive checks go on to their wide bounds: `EXHAUSTIVE=long`.
+pub(crate) fn goes_far() -> bool {
+    std::env::var("EXHAUSTIVE").is_ok_and(|form| form == "long")
+}
+
+/// The exact content of a value as a short key: BLAKE3 over all that its `Hash` feeds.
+#[derive(Default)]
+pub(crate) struct Essence(blake3::Hasher);
+
+impl Essence {
+    pub(crate) fn key(&self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+impl std::hash::Hasher for Essence {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let key = self.key();
+        let (head, _) = key.split_first_chunk::<8>().expect("a hash has 32 bytes");
+        u64::from_le_bytes(*head)
+    }
+}
+
+/// Things that were met, each once under a number, which the exhaustive checks use instead.
+#[allow(clippy::disallowed_types)]
+pub(crate) struct Met<K, T> {
+    all: Vec<T>,
+    // Only looked up in, never gone through: its order decides nothing.
+    numbers: std::collections::HashMap<K, u32>,
+}
+
+impl<K: Eq + std::hash::Hash, T> Met<K, T> {
+    #[allow(clippy::disallowed_types)]
+    pub(crate) fn new() -> Self {
+        Self { all: Vec::new(), numbers: std::collections::HashMap::new() }
+    }
+
+    /// The number of what has this key; it is `thing` if it was not met before.
+    pub(crate) fn number(&mut self, key: K, thing: T) -> u32 {
+        let next = u32::try_from(self.all.len()).expect("fewer than four thousand million");
+        let number = *self.numbers.entry(key).or_insert(next);
+        if number == next {
+            self.all.push(thing);
+        }
+        number
+    }
+
+    pub(crate) fn get(&self, number: u32) -> &T {
+        &self.all[number as usize]
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.all.len()
+    }
+}
+
 /// The seeds of a random test: `SEED=n` runs that one alone, `SCHEDULES=n` so many.
 pub(crate) fn seeds(count: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());

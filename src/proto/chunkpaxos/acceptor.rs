@@ -3,6 +3,9 @@
 //! Its state lies on disk; here are the records in use. It never says what is not durable: an answer that
 //! shows a state still on its way to disk rides on a write of that state.
 
+#[cfg(test)]
+mod essence;
+
 use std::collections::VecDeque;
 
 use super::{
@@ -15,6 +18,7 @@ use super::{
 use crate::model::{ObjectId, PeerId, limits, register::VerifiedRegister, slots::HashSlot};
 
 /// The records in use of one node.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub(super) struct Acceptor {
     entries: Lru<Entry>,
@@ -22,6 +26,7 @@ pub(super) struct Acceptor {
 }
 
 /// One object's record in memory.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 struct Entry {
     /// None while it is being read from disk.
@@ -34,6 +39,7 @@ struct Entry {
 }
 
 /// What is asked of an acceptor or mirror.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub(super) enum Input {
     /// By a message, which was allowed when it came.
@@ -248,8 +254,8 @@ impl Acceptor {
         self.persist(object, sends, desk);
     }
 
-    /// As an accept, in an epoch that is not in use here yet; the mirror to be takes it too. Below a promise or
-    /// an acceptance there is nothing to say: only a later attempt or a later epoch can have been here.
+    /// As an accept, in an epoch that is not in use here yet; the mirror to be takes it too. Below a promise
+    /// or an acceptance there is nothing to say: only a later attempt or a later epoch can have been here.
     fn on_install(&mut self, object: ObjectId, new: Accepted, answer: Send, desk: &mut Desk<'_>) {
         let Some(record) = self.record(&object) else { return };
         if record.accepted.as_ref().is_some_and(|old| *old == new) {

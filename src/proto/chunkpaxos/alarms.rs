@@ -16,6 +16,7 @@ pub(super) enum Due {
 }
 
 /// All alarms.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 pub(super) struct Alarms {
     times: BTreeMap<Due, Millis>,

@@ -14,7 +14,7 @@ use crate::model::{
 const ENCODED_BYTES_MAX: usize = 40;
 
 /// One attempt to write a register. Ordered by epoch, counter, node number, boot number, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize_tuple, Deserialize_tuple)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize_tuple, Deserialize_tuple)]
 pub struct Ballot {
     /// The membership in which it was made.
     pub epoch: Epoch,

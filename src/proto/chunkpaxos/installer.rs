@@ -20,6 +20,7 @@ use crate::{
 };
 
 /// All handovers that this node does.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 pub(super) struct Installer {
     runs: BTreeMap<HashSlot, Run>,
@@ -27,6 +28,7 @@ pub(super) struct Installer {
 }
 
 /// One attempt at one slot.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct Run {
     to: Epoch,
@@ -44,6 +46,7 @@ struct Run {
 }
 
 /// What one fenced acceptor has, as far as it is known and not taken.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 struct List {
     ahead: VecDeque<ObjectId>,
@@ -52,12 +55,14 @@ struct List {
 }
 
 /// One object on its way.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct Task {
     round: RoundId,
     step: Step,
 }
 
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 enum Step {
     /// What did the old acceptors accept?

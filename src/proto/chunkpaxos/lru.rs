@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::ObjectId;
 
 /// Values by object, with the order of their last use.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub(super) struct Lru<V> {
     entries: BTreeMap<ObjectId, (u64, V)>,
@@ -58,6 +59,12 @@ impl<V> Lru<V> {
             }
             stays
         });
+    }
+
+    /// All values, without touching any.
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectId, &V)> {
+        self.entries.iter().map(|(object, (_, value))| (object, value))
     }
 
     fn evict(&mut self, may_go: impl Fn(&V) -> bool) -> bool {

@@ -18,7 +18,7 @@ use crate::model::{
 const VERSION: u64 = 1;
 
 /// One round, or one forwarded call, of one start of a node. Its answers repeat it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize_tuple, Deserialize_tuple)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize_tuple, Deserialize_tuple)]
 pub struct RoundId {
     /// The asking node's boot number, so that an answer to an earlier start is never taken for one to this.
     pub boot: u64,
@@ -27,7 +27,7 @@ pub struct RoundId {
 }
 
 /// One message between two members, about one object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Message<V = VerifiedRegister> {
     /// The epoch of the slot's view in which it is said, or to which a handover is; of another one it is
     /// ignored.
@@ -41,7 +41,7 @@ pub struct Message<V = VerifiedRegister> {
 }
 
 /// What a message says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Body<V = VerifiedRegister> {
     /// Promise to refuse everything below this ballot, and say what you accepted.
     Prepare { ballot: Ballot },
@@ -90,7 +90,7 @@ pub enum Body<V = VerifiedRegister> {
 }
 
 /// What an acceptor accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Accepted<V = VerifiedRegister> {
     /// At which ballot.
     pub ballot: Ballot,
@@ -99,7 +99,7 @@ pub struct Accepted<V = VerifiedRegister> {
 }
 
 /// What a caller wants of an object's register.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Command<V = VerifiedRegister> {
     /// Make this the next version.
     Propose { value: V },
@@ -112,7 +112,7 @@ pub enum Command<V = VerifiedRegister> {
 }
 
 /// What came of a command, and what it cost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Answer<V = VerifiedRegister> {
     /// What came of it.
     pub outcome: Outcome<V>,
@@ -124,7 +124,7 @@ pub struct Answer<V = VerifiedRegister> {
 }
 
 /// What came of a command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome<V = VerifiedRegister> {
     /// The proposed value is, or was, the current one; durably on this many nodes, as far as is known now.
     Committed { copies: u64 },

@@ -6,36 +6,36 @@
 //! is not yet durable.
 //!
 //! # Views and handovers
-//! Each hash slot has an active view: an epoch, its acceptors, its mirror. Authority hands a slot over to other
-//! acceptors by [`Order`]s. Between the two orders a member, the installer, does this:
+//! Each hash slot has an active view: an epoch, its acceptors, its mirror. Authority hands a slot over to
+//! other acceptors by [`Order`]s. Between the two orders a member, the installer, does this:
 //! * **Fence.** A majority of the old acceptors writes down that it refuses everything below the new epoch.
 //!   Writes become durable in order, so what they accepted before lies on disk before the fence does. From
 //!   then on no round of the old view gets a majority that it had not got a word of before: nothing that the
-//!   installer does not see can be chosen. Reads are refused, too: a majority of fenced acceptors still agrees
-//!   long after the new view has gone on.
+//!   installer does not see can be chosen. Reads are refused, too: a majority of fenced acceptors still
+//!   agrees long after the new view has gone on.
 //! * **Scan.** The installer lists the objects of the fenced and asks a majority of them, object by object,
 //!   for what it accepted: what was chosen is on one of every majority. The greatest ballot is taken, for the
 //!   same reason as after a prepare.
-//! * **Install.** It is accepted by a majority of the new acceptors at a ballot of the new epoch whose counter
-//!   is the attempt. Not at its old ballot: there a value that only one acceptor has, at a greater ballot of
-//!   the old epoch, would overtake it. It need not be the same majority for each object, since each later
-//!   majority meets one of them. Then authority is told.
-//! * **Activate.** Whoever hears of it uses the new view: its messages carry the new epoch, cached ballots are
-//!   dropped, rounds in progress begin again with a prepare. Messages of other epochs are ignored.
+//! * **Install.** It is accepted by a majority of the new acceptors at a ballot of the new epoch whose
+//!   counter is the attempt. Not at its old ballot: there a value that only one acceptor has, at a greater
+//!   ballot of the old epoch, would overtake it. It need not be the same majority for each object, since each
+//!   later majority meets one of them. Then authority is told.
+//! * **Activate.** Whoever hears of it uses the new view: its messages carry the new epoch, cached ballots
+//!   are dropped, rounds in progress begin again with a prepare. Messages of other epochs are ignored.
 //!
 //! A failed attempt leaves installs behind on some new acceptors, and its messages may come late. All of them
 //! have smaller counters than the install of the attempt that was activated, and the implicit ballot of the
 //! view is the counter just above that: they never overtake what is chosen, and a majority that has one of
-//! them alike is no agreement. An attempt belongs to one start of its installer: a later start could find less
-//! than the earlier one has installed, and put something else above it. So if the installer crashes, authority
-//! orders the next attempt. An acceptor takes part only in the attempt that it heard of last, and in none of
-//! an epoch that it uses already.
+//! them alike is no agreement. An attempt belongs to one start of its installer: a later start could find
+//! less than the earlier one has installed, and put something else above it. So if the installer crashes,
+//! authority orders the next attempt. An acceptor takes part only in the attempt that it heard of last, and
+//! in none of an epoch that it uses already.
 //!
-//! Orders are not kept here: authority has them durably and hands in all of them again after a restart. A node
-//! that has not heard them yet lives in an old view, where a majority is fenced: it can ask, and nobody
+//! Orders are not kept here: authority has them durably and hands in all of them again after a restart. A
+//! node that has not heard them yet lives in an old view, where a majority is fenced: it can ask, and nobody
 //! answers.
 //!
-//! //! # Driving it
+//! # Driving it
 //! See [`crate::proto`] for the rules common to all machines. In particular here:
 //! * Registers enter verified: decode a frame with `Message::<RawRegister>::decode`, turn it with
 //!   [`Message::try_map`] and `seal`, then hand it in. `from` is the authenticated PeerId of the connection.
@@ -55,6 +55,11 @@ mod acceptor;
 mod alarms;
 mod allow;
 mod ballot;
+#[cfg(test)]
+mod essence;
+#[cfg(test)]
+#[allow(clippy::disallowed_types)]
+mod exhaustive;
 mod fence;
 #[cfg(test)]
 mod handover_tables;
@@ -142,7 +147,7 @@ pub enum Variant {
 }
 
 /// Names a call of the driver; its answer repeats it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
 /// What happens to the machine.
@@ -291,7 +296,7 @@ pub enum Action {
 }
 
 /// A message on its way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Send {
     /// To whom.
     pub to: PeerId,
@@ -322,6 +327,7 @@ pub struct Counters {
 }
 
 /// All ChunkPaxos roles of one node.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct ChunkPaxos {
     config: Config,
@@ -334,6 +340,7 @@ pub struct ChunkPaxos {
 }
 
 /// The roles; which of them count for an object is the view's.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct Roles {
     acceptor: Acceptor,
@@ -342,6 +349,7 @@ struct Roles {
 }
 
 /// What one role of this node tells another, without any wire.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 enum Local {
     /// A message to oneself.

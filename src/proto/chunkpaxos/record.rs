@@ -17,7 +17,7 @@ const VERSION: u64 = 1;
 pub const RECORD_BYTES_MAX: usize = limits::REGISTER_BYTES_MAX + 256;
 
 /// What an acceptor, or a mirror, durably knows of one object. An object without one was never heard of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AcceptorRecord<V = VerifiedRegister> {
     /// The greatest ballot promised; everything below is refused.
     pub promised: Option<Ballot>,

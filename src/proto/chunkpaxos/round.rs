@@ -11,6 +11,7 @@ use super::{
 use crate::model::{Millis, PeerId, register::VerifiedRegister};
 
 /// A round in progress.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) id: RoundId,
@@ -20,6 +21,7 @@ pub(super) struct Round {
 }
 
 /// What a round waits for.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub(super) enum Phase {
     /// A lost duel: waiting for a random while.
@@ -33,6 +35,7 @@ pub(super) enum Phase {
 }
 
 /// The accept phase.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub(super) struct Writing {
     pub(super) ballot: Ballot,
@@ -59,6 +62,7 @@ pub(super) enum Ending {
 }
 
 /// What acceptors said that they had accepted.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 pub(super) struct Reports(pub(super) BTreeMap<PeerId, Option<Accepted>>);
 

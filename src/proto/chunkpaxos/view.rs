@@ -3,6 +3,8 @@
 //! A view is used for proposing and for voting only while it is the active one; the ordered one is only
 //! prepared. It changes by orders alone, never by what a peer says.
 
+use std::sync::Arc;
+
 use crate::{
     model::{
         ObjectId, PeerId,
@@ -111,9 +113,10 @@ pub(super) enum Applied {
     Activated(HashSlot),
 }
 
-/// All slots.
+/// All slots; shared until one changes, for tests hold very many machines.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
-pub(super) struct Slots(Vec<Slot>);
+pub(super) struct Slots(Arc<Vec<Slot>>);
 
 impl Slot {
     /// Whether this node votes on the slot in this epoch now. A fenced acceptor does not: neither writes nor
@@ -152,7 +155,7 @@ impl Slots {
         };
         let slots: Vec<Slot> = HashSlot::all().map(slot).collect();
         debug_assert_eq!(slots.len(), SLOT_COUNT);
-        Self(slots)
+        Self(Arc::new(slots))
     }
 
     pub(super) fn get(&self, slot: HashSlot) -> &Slot {
@@ -160,7 +163,7 @@ impl Slots {
     }
 
     pub(super) fn get_mut(&mut self, slot: HashSlot) -> &mut Slot {
-        &mut self.0[usize::from(slot.0)]
+        &mut Arc::make_mut(&mut self.0)[usize::from(slot.0)]
     }
 
     pub(super) fn of(&self, object: &ObjectId) -> &Slot {

@@ -10,7 +10,7 @@ const VERSION: u64 = 1;
 
 /// What nodes say to each other until they are founded, and a founded one to a late one. Each is one
 /// `Request::Founding`, answered by `Response::Done`; a lost one is repeated by the machine.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Message {
     /// What I durably am: a candidate, a voter, a member. It is also the vote, and the question what became
     /// of it.
@@ -42,7 +42,7 @@ pub enum Message {
 }
 
 /// Where a node durably stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Standing {
     /// It has promised nothing.
     Pristine,

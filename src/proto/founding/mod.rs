@@ -3,6 +3,11 @@
 //! A vote is durable before it is said and is taken back only by its proposer's durable abort; all N votes
 //! make the founding. So there are never two of one set of votes, whatever is lost, repeated or restarted.
 
+#[cfg(test)]
+mod essence;
+#[cfg(test)]
+#[allow(clippy::disallowed_types)]
+mod exhaustive;
 mod message;
 mod record;
 #[cfg(test)]
@@ -39,6 +44,22 @@ pub struct Config {
     pub record: Option<FoundingRecord>,
     /// Random bytes of this process, from which founding ids are made.
     pub seed: [u8; 32],
+    /// [`Variant::Right`] outside of tests.
+    pub variant: Variant,
+}
+
+/// The right protocol, or one that the tests must find wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// What DESIGN says: the only one that a node uses.
+    #[default]
+    Right,
+    /// Votes and aborts are said before they are durable.
+    SpeakBeforePersisting,
+    /// A voter takes its vote back by itself when it has waited long.
+    VoterTakesBack,
+    /// A proposer aborts for a silent node even after it has written the founding.
+    AbortAfterFounding,
 }
 
 /// What happens to the machine.
@@ -108,6 +129,7 @@ pub enum Timer {
 }
 
 /// One node's part in the founding.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 pub struct FoundingMachine {
     config: Config,
@@ -199,8 +221,11 @@ impl FoundingMachine {
 
     fn on_tick(&mut self, now: Millis, out: &mut Outbox<Action>) {
         out.push(Action::Arm { at: now + limits::FOUNDING_TICK, timer: Timer::Tick });
-        if !self.in_flight.is_empty() || self.ready {
+        if !self.in_flight.is_empty() || (self.ready && self.config.variant != Variant::AbortAfterFounding) {
             return;
+        }
+        if self.takes_its_vote_back(now) {
+            return self.write(FoundingRecord::default(), Vec::new(), out);
         }
         let connected: Vec<PeerId> =
             self.peers.iter().filter(|(_, p)| p.connected).map(|(id, _)| *id).collect();
@@ -421,11 +446,22 @@ impl FoundingMachine {
 
     /// Durably first; never after the founding was written.
     fn abort(&mut self, proposal: Founding, left_out: Option<FoundingId>, out: &mut Outbox<Action>) {
-        debug_assert!(self.record.founding.is_none(), "a founding is never aborted");
+        debug_assert!(
+            self.record.founding.is_none() || self.config.variant == Variant::AbortAfterFounding,
+            "a founding is never aborted"
+        );
         self.votes.clear();
         let others = proposal.members.iter().map(|m| m.peer).filter(|p| *p != self.config.me);
         let sends = others.map(|to| Send { to, message: Message::Abort { id: proposal.id } }).collect();
         self.write_and_send(FoundingRecord { vote: None, founding: None, left_out }, sends, out);
+    }
+
+    /// In the right protocol only the proposer of a vote takes it back.
+    fn takes_its_vote_back(&self, now: Millis) -> bool {
+        let is_voter =
+            self.record.vote.is_some() && self.record.founding.is_none() && self.my_proposal().is_none();
+        let has_waited = now.since(self.voted_at) >= limits::FOUNDING_SILENCE;
+        self.config.variant == Variant::VoterTakesBack && is_voter && has_waited
     }
 
     // ---- small steps ----
@@ -439,6 +475,10 @@ impl FoundingMachine {
 
     fn write_and_send(&mut self, record: FoundingRecord, mut then: Vec<Send>, out: &mut Outbox<Action>) {
         then.push(Send { to: self.config.me, message: self.announcement(record.standing()) });
+        if self.config.variant == Variant::SpeakBeforePersisting {
+            let others = then.iter().filter(|send| send.to != self.config.me);
+            others.for_each(|send| out.push(Action::Send(send.clone())));
+        }
         self.record = record.clone();
         self.in_flight.push_back(record.clone());
         out.push(Action::Write { record, then });
@@ -461,7 +501,8 @@ impl FoundingMachine {
 
     fn my_proposal(&self) -> Option<&Founding> {
         let mine = |vote: &&Founding| vote.members[0].peer == self.config.me;
-        self.record.vote.as_ref().filter(|_| self.record.founding.is_none()).filter(mine)
+        let is_open = self.record.founding.is_none() || self.config.variant == Variant::AbortAfterFounding;
+        self.record.vote.as_ref().filter(|_| is_open).filter(mine)
     }
 
     fn missing(&self, proposal: &Founding) -> Vec<PeerId> {

@@ -13,7 +13,7 @@ use crate::model::{
 const VERSION: u64 = 1;
 
 /// What a node durably knows of the founding.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FoundingRecord {
     /// The vote given and not taken back: the proposed founding. Its proposer is its first member.
     pub vote: Option<Founding>,

@@ -122,6 +122,7 @@ impl World {
             key_was_there: true,
             record: record.map_err(|e| e.to_string())?,
             seed,
+            variant: Variant::Right,
         }));
         self.feed(node, Event::Start)?;
         for other in (0..all.len()).filter(|other| *other != node) {
@@ -285,6 +286,7 @@ fn machine(me: usize, expect: usize, record: Option<FoundingRecord>) -> Founding
         key_was_there: true,
         record,
         seed,
+        variant: Variant::Right,
     })
 }
 
@@ -437,7 +439,8 @@ fn alone_it_looks_three_seconds_when_others_may_have_the_key() {
 
     let me = peers(4)[0];
     let (incarnation, seed) = (incarnation(&me), [9; 32]);
-    let config = Config { me, incarnation, expect: 1, key_was_there: false, record: None, seed };
+    let variant = Variant::Right;
+    let config = Config { me, incarnation, expect: 1, key_was_there: false, record: None, seed, variant };
     let mut first = FoundingMachine::new(config);
     assert_eq!(writes(&handle(&mut first, 0, Event::Start)).len(), 1, "nobody else can have the key");
 }

@@ -422,7 +422,8 @@ fn keys() -> Vec<Seed> {
 
 fn configuration() -> Vec<Seed> {
     let some = "[node]\nname = \"desk\"\nport = \"auto\"\ncapacity = \"500 GB\"\nreserve = 1073741824\n\
-                listen = \"[::1]\"\nexpect = 3\n\n[network]\nbootstrap = [\"10.0.0.7:4117\", \"/dns4/a/udp/1/quic-v1\"]\n\
+                listen = \"[::1]\"\nexpect = 3\n\n[network]\n\
+                bootstrap = [\"10.0.0.7:4117\", \"/dns4/a/udp/1/quic-v1\"]\n\
                 mdns = false\n\n[put]\ncopies = 2\n\n[log]\nlevel = \"info,tintype::net=debug\"\n";
     vec![
         seed("configuration", "some", some),

@@ -4,6 +4,8 @@
 //! number is of this start, and a prepared ballot is used up by the first accept that carries it.
 
 mod elsewhere;
+#[cfg(test)]
+mod essence;
 mod judge;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,6 +22,7 @@ use super::{
 use crate::model::{Millis, ObjectId, PeerId, limits, register::VerifiedRegister, slots::HashSlot};
 
 /// The proposer of one node.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Proposer {
     counter: u64,
     rounds: u64,
@@ -34,12 +37,14 @@ pub(super) struct Proposer {
 }
 
 /// The calls for one object; the first is in progress.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 struct Work {
     queue: VecDeque<Task>,
     round: Option<Round>,
 }
 
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct Task {
     caller: Caller,
@@ -51,13 +56,14 @@ struct Task {
     tried: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Caller {
     Here(CallId),
     Peer(PeerId, RoundId),
 }
 
 /// A ballot that a majority has promised and that carries nothing yet, and the value chosen just before it.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct Prepared {
     ballot: Ballot,
@@ -65,6 +71,7 @@ struct Prepared {
 }
 
 /// A question for the newest known value.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct Ask {
     call: CallId,
@@ -74,6 +81,7 @@ struct Ask {
 }
 
 /// A call that the object's home does for us.
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct Forward {
     call: CallId,

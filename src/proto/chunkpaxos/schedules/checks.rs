@@ -140,8 +140,8 @@ impl Checks {
         true
     }
 
-    /// What is shown is chosen, not older than what was shown before the call began, and of one chain with all
-    /// that was ever shown.
+    /// What is shown is chosen, not older than what was shown before the call began, and of one chain with
+    /// all that was ever shown.
     pub(super) fn on_shown(
         &mut self,
         kind: &str,

@@ -28,6 +28,8 @@ struct Quirks {
     same_boot: bool,
     /// Of a hundred messages so many are lost.
     loss: u64,
+    /// Crashes at most, but for those between the steps of handovers.
+    crashes: u64,
     /// Handovers that authority orders, one after the other.
     handovers: u64,
     /// Objects, all of one slot.
@@ -39,7 +41,16 @@ struct Quirks {
 impl Default for Quirks {
     fn default() -> Self {
         let variant = Variant::Right;
-        Self { variant, wipe: false, same_boot: false, loss: 10, handovers: 0, objects: 1, span: 4000 }
+        Self {
+            variant,
+            wipe: false,
+            same_boot: false,
+            loss: 10,
+            crashes: 4,
+            handovers: 0,
+            objects: 1,
+            span: 4000,
+        }
     }
 }
 
@@ -201,7 +212,7 @@ impl World {
             self.restart(node)?;
         }
         let span = self.quirks.span;
-        for _ in 0..self.dice.below(5) {
+        for _ in 0..self.dice.below(self.quirks.crashes + 1) {
             let (at, node) = (self.dice.below(span), self.some_node());
             self.at(at, Thing::Crash { node });
         }
