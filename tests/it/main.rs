@@ -29,6 +29,7 @@ mod patient;
 mod processes;
 mod put_get;
 mod readme;
+mod sim;
 mod source;
 mod tidy;
 mod transport;

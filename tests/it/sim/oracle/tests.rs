@@ -1,0 +1,94 @@
+//! Each oracle sees what it is there for, and lets pass what is right.
+
+use tintype::{
+    model::{BodyId, FoundingId, Incarnation, Millis, limits, member::Founding, rpc::NodeState},
+    proto::{chunkpaxos::CallId, founding::FoundingRecord},
+};
+
+use super::{super::store::Store, *};
+
+fn founding(id: u8) -> Founding {
+    Founding::new(FoundingId([id; 16]), Vec::new())
+}
+
+#[test]
+fn heartbeats_too_soon_or_too_long_are_seen() {
+    let mut heartbeats = heartbeats::Heartbeats::default();
+    assert!(heartbeats.published(0, Millis(0), &[1]).is_ok());
+    assert!(heartbeats.published(1, Millis(5), &[1]).is_ok(), "another node");
+    assert!(heartbeats.published(0, limits::HEARTBEAT, &[1]).is_ok());
+    assert!(heartbeats.published(0, limits::HEARTBEAT + Millis(299), &[1]).is_err());
+    heartbeats.restarted(0);
+    assert!(heartbeats.published(0, Millis(0), &[1]).is_ok(), "a process begins anew");
+    assert!(heartbeats.published(0, Millis(5000), &vec![0; limits::GOSSIP_BYTES_MAX + 1]).is_err());
+}
+
+#[test]
+fn a_second_founding_or_a_vote_given_twice_is_seen() {
+    let vote = |id| FoundingRecord { vote: Some(founding(id)), ..FoundingRecord::default() };
+    let made = |id| FoundingRecord { vote: Some(founding(id)), founding: Some(founding(id)), left_out: None };
+    let mut foundings = founding::Foundings::new(2);
+    assert!(foundings.durable(0, &vote(1)).is_ok());
+    assert!(foundings.durable(0, &vote(2)).is_err(), "without taking the first back");
+    let mut foundings = founding::Foundings::new(2);
+    assert!(foundings.durable(0, &made(1)).is_ok() && foundings.ready(0, &founding(1)).is_ok());
+    assert!(foundings.ready(1, &founding(1)).is_err(), "not on its disk");
+    assert!(foundings.durable(1, &made(2)).is_err());
+    assert!(foundings.durable(0, &FoundingRecord::default()).is_err(), "taken back");
+}
+
+#[test]
+fn late_double_and_missing_answers_are_seen() {
+    let mut calls = calls::Calls::default();
+    calls.asked(0, CallId(1), 100);
+    assert!(calls.all_answered().is_err());
+    assert!(calls.answered(0, CallId(1), 200).is_ok());
+    assert!(calls.answered(0, CallId(1), 201).is_err());
+    calls.asked(0, CallId(2), 100);
+    assert!(calls.answered(0, CallId(2), 100 + limits::NO_QUORUM.0 + 100).is_err());
+    calls.asked(0, CallId(3), 0);
+    calls.lost(0);
+    assert!(calls.all_answered().is_ok());
+}
+
+#[test]
+fn too_much_of_anything_is_seen() {
+    let mut bounds = bounds::Bounds::default();
+    assert!(bounds.disk_queue(limits::WRITE_QUEUE_MAX).is_ok());
+    assert!(bounds.disk_queue(limits::WRITE_QUEUE_MAX + 1).is_err());
+    assert!(bounds.actions(100_000).is_err() && bounds.questions(100_000).is_err());
+    assert!(bounds.fetches(100).is_err());
+}
+
+#[test]
+fn fewer_copies_than_acknowledged_are_seen() {
+    let empty = Store::new(Incarnation([1; 16]));
+    let object = ObjectId([1; 32]);
+    let acked = |copies, survives, bodies| Acked { object, version: 1, survives, copies, bodies };
+    let stores = [(&empty, false)];
+    let mut kept = kept::Kept::default();
+    assert!(kept.acknowledged(acked(1, 0, Vec::new()), &stores, false).is_err(), "no register");
+    assert!(kept.acknowledged(acked(0, 0, vec![BodyId([2; 32])]), &stores, false).is_err(), "no body");
+    assert!(kept.acknowledged(acked(0, 1, vec![BodyId([2; 32])]), &stores, true).is_ok(), "it rotted");
+    assert!(kept.all_there(&stores, 1).is_err());
+    assert!(kept.includes(&object, 1));
+    let mut kept = kept::Kept::default();
+    assert!(kept.acknowledged(acked(0, 0, vec![BodyId([2; 32])]), &stores, true).is_ok());
+    assert!(kept.all_there(&stores, 1).is_ok(), "the answer had said that it may be lost");
+}
+
+#[test]
+fn a_wrong_view_is_seen() {
+    assert!(views::settled(0, 1, NodeState::Alive, true).is_ok());
+    assert!(views::settled(0, 1, NodeState::Dead, false).is_ok());
+    assert!(views::settled(0, 1, NodeState::Dead, true).is_err());
+    assert!(views::settled(0, 1, NodeState::Suspect, true).is_err());
+    assert!(views::settled(0, 1, NodeState::Alive, false).is_err());
+}
+
+#[test]
+fn an_unsigned_register_is_seen() {
+    assert!(signed::on_disk(0, &ObjectId([1; 32]), None).is_err());
+    assert!(signed::answered(&ObjectId([1; 32]), None).is_err());
+    assert!(signed::on_disk(0, &ObjectId([1; 32]), Some(&AcceptorRecord::empty())).is_ok());
+}

@@ -1,0 +1,242 @@
+//! Runs seeds: one after the other on each processor, and says what came of them.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tintype::model::ObjectId;
+
+use super::{
+    client::Goal,
+    faults::{Plan, Wrong},
+    oracle::views,
+    report::{Tally, Trace, say},
+    world::World,
+};
+
+/// How long everything has to come to rest once nothing breaks any more: founding, reconnection, two runs of
+/// repair.
+const SETTLE_MS: u64 = 40_000;
+/// How often it is looked whether it has.
+const LOOK_EVERY_MS: u64 = 2000;
+/// How long a last read may take.
+const LAST_READ_MS: u64 = 10_000;
+/// How often a long run says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// What came of one seed.
+pub struct Outcome {
+    pub failure: Option<String>,
+    pub tally: Tally,
+    pub digest: [u8; 32],
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, wrong: Wrong) -> Outcome {
+    run_and_print(seed, wrong, false)
+}
+
+fn run_and_print(seed: u64, wrong: Wrong, is_printed: bool) -> Outcome {
+    let plan = Plan::of(seed, wrong);
+    if is_printed {
+        say(&format!("{plan:#?}"));
+    }
+    let span_ms = plan.span_ms;
+    let mut world = World::new(seed, plan, Trace::new(is_printed));
+    world.begin();
+    world.run_until(span_ms);
+    world.heal();
+    world.verify_all();
+    world.settle(span_ms + SETTLE_MS);
+    world.look_at_the_end();
+    let mut tally = world.tally.clone();
+    (tally.runs, tally.simulated_ms) = (1, world.now);
+    tally.acknowledged = world.oracle.kept.count;
+    Outcome { failure: world.failure, tally, digest: world.trace.digest() }
+}
+
+impl World {
+    /// Lets everything come to rest: until all is where it belongs, or the time is over.
+    fn settle(&mut self, end_ms: u64) {
+        while self.now < end_ms && self.failure.is_none() {
+            self.run_until((self.now + LOOK_EVERY_MS).min(end_ms));
+            let is_quiet = self.clients.iter().all(|client| !client.is_busy());
+            let is_founded = self.nodes.iter().all(|node| node.is_gone || node.is_ready(self.now));
+            // Long enough for whoever died last to be known for dead.
+            let is_known = self.now >= self.healed_at + 6000;
+            let is_handed_over = self.handovers_have_ended();
+            if is_quiet && is_founded && is_known && is_handed_over && self.bodies_are_there().is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Whether every acknowledged body has its copies.
+    fn bodies_are_there(&self) -> Result<(), String> {
+        let stores: Vec<_> = self.nodes.iter().map(|n| (&n.store, n.is_gone)).collect();
+        let alive = self.nodes.iter().filter(|node| !node.is_gone).count();
+        // What is gone for good is not placed anew before authority moves it.
+        let copies = if alive < self.nodes.len() { 1 } else { alive.min(3) };
+        self.oracle.kept.all_there(&stores, copies)
+    }
+
+    /// Everything is mended and has come to rest: what must be there then.
+    fn look_at_the_end(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        let alive = self.nodes.iter().filter(|node| !node.is_gone).count();
+        if self.founding.is_none() && alive == self.nodes.len() {
+            return self.fail(|| "there is no founding after all".into());
+        }
+        if self.founding.is_none() {
+            return;
+        }
+        if !self.handovers_have_ended() && alive == self.nodes.len() {
+            return self.fail(|| "a handover has not ended".into());
+        }
+        self.read_all();
+        self.look_at_views();
+        let checked = self.bodies_are_there();
+        self.check(checked);
+        let checked = self.oracle.calls.all_answered();
+        self.check(checked);
+        match self.oracle.history.prove() {
+            Ok(operations) => self.tally.checked = operations,
+            Err(what) => self.fail(|| what),
+        }
+    }
+
+    /// Whether the only copy of the newest version may have been on the machine that is gone: nobody was told
+    /// that it survives that.
+    fn may_be_lost(&self, object: &ObjectId) -> bool {
+        let newest = self.oracle.ballots.chosen(object).last().map(|(_, value)| value.version);
+        let is_one_gone = self.nodes.iter().any(|node| node.is_gone);
+        is_one_gone && newest.is_some_and(|version| !self.oracle.kept.includes(object, version))
+    }
+
+    /// Whom every node takes for alive now.
+    fn look_at_views(&mut self) {
+        let is_there: Vec<bool> = self.nodes.iter().map(|node| node.is_ready(self.now)).collect();
+        let mut seen = Vec::new();
+        for (node, of) in self.nodes.iter().enumerate() {
+            let cluster = of.running.as_ref().and_then(|running| running.cluster.as_ref());
+            let views = cluster.iter().flat_map(|cluster| cluster.membership.view());
+            let known = views.filter_map(|(peer, seen)| Some((self.index_of(peer)?, seen.state)));
+            seen.extend(known.map(|(other, state)| (node, other, state)));
+        }
+        for (node, other, state) in seen {
+            let checked = views::settled(node, other, state, is_there[other]);
+            self.check(checked);
+        }
+    }
+
+    /// Reads every object, which must work now, and give at least what was acknowledged.
+    fn read_all(&mut self) {
+        let newest = self.oracle.kept.newest();
+        let objects: Vec<_> = self.oracle.objects().collect();
+        for (index, object) in objects.into_iter().enumerate() {
+            let before = self.tally.succeeded;
+            self.begin_task(0, index, Goal::Get);
+            let end = self.now + LAST_READ_MS;
+            while self.clients[0].is_busy() && self.now < end && self.failure.is_none() {
+                self.run_until(self.now + 100);
+            }
+            if self.tally.succeeded == before {
+                if self.may_be_lost(&object) {
+                    continue;
+                }
+                return self.fail(|| format!("{object} cannot be read after everything was mended"));
+            }
+            let seen = self.clients[0].newest_seen(&object);
+            let acknowledged = newest.get(&object).copied().unwrap_or(0);
+            if seen < acknowledged {
+                return self.fail(|| format!("{object}: {acknowledged} was acknowledged, {seen} is there"));
+            }
+        }
+    }
+}
+
+/// Many seeds.
+pub struct Runner {
+    seeds: std::ops::Range<u64>,
+    /// One run, to the last message.
+    is_printed: bool,
+    /// Somebody wants to know how far it is and what came of it.
+    is_asked_for: bool,
+}
+
+impl Runner {
+    /// `SEED=n` for one, `TINTYPE_SEEDS=n` for so many, else `count`.
+    pub fn from_environment(count: u64) -> Self {
+        let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
+        match number("SEED") {
+            Some(seed) => Self { seeds: seed..seed + 1, is_printed: true, is_asked_for: true },
+            None => {
+                let wanted = number("TINTYPE_SEEDS");
+                let seeds = 0..wanted.unwrap_or(count);
+                Self { seeds, is_printed: false, is_asked_for: wanted.is_some() }
+            }
+        }
+    }
+
+    /// Runs them all; panics with the seed and the reason of the first that fails.
+    pub fn run_all(self) -> Tally {
+        let next = AtomicU64::new(self.seeds.start);
+        let (total, failure) = (Mutex::new(Tally::default()), Mutex::new(None::<(u64, String)>));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let began = Instant::now();
+        let told = Mutex::new(began);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if !self.seeds.contains(&seed) || failure.lock().expect("no panic").is_some() {
+                            return;
+                        }
+                        let outcome = run_and_print(seed, Wrong::default(), self.is_printed);
+                        total.lock().expect("no panic").add(&outcome.tally);
+                        if let Some(what) = outcome.failure {
+                            failure.lock().expect("no panic").get_or_insert((seed, what));
+                        }
+                        self.tell_progress(&told, began, &total);
+                    }
+                });
+            }
+        });
+        let total = total.into_inner().expect("no panic");
+        let failure = failure.into_inner().expect("no panic");
+        let report = format!("{total}\n{} violations", u32::from(failure.is_some()));
+        if self.is_asked_for {
+            say(&report);
+        }
+        println!("{report}");
+        if let Some((seed, what)) = failure {
+            panic!("SEED={seed}: {what}");
+        }
+        total
+    }
+
+    fn tell_progress(&self, told: &Mutex<Instant>, began: Instant, total: &Mutex<Tally>) {
+        let mut told = told.lock().expect("no panic");
+        if !self.is_asked_for || told.elapsed() < PROGRESS_EVERY {
+            return;
+        }
+        *told = Instant::now();
+        let total = total.lock().expect("no panic");
+        say(&format!(
+            "{} of {} seeds, {:.1} simulated hours, {} faults, {} operations checked, {:.0} s",
+            total.runs,
+            self.seeds.end - self.seeds.start,
+            total.simulated_ms as f64 / 3_600_000.0,
+            total.faults(),
+            total.checked,
+            began.elapsed().as_secs_f64()
+        ));
+    }
+}
