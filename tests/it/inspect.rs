@@ -55,7 +55,7 @@ pub fn status_at(cluster: &Cluster, node: usize) -> Value {
 pub fn wait_until_healthy(cluster: &Cluster) {
     for node in 0..cluster.nodes.all.len() {
         let mut said = Value::Null;
-        let deadline = Duration::from_secs(40);
+        let deadline = Duration::from_secs(90);
         let is_healthy = || {
             said = status_at(cluster, node);
             said["healthy"] == true

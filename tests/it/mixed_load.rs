@@ -7,7 +7,7 @@
 //! the system's, so another run of a seed is a similar one and not the same one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -24,7 +24,7 @@ use crate::{
     cluster::{Cluster, finish, noise, text},
     faults::Frozen,
     history::{Answer, Failure, Operation, What, Written, check},
-    inspect::{command_to, json, wait_until_healthy},
+    inspect::{command_to, json},
 };
 
 const SECONDS: u64 = 12;
@@ -38,6 +38,10 @@ const OBJECTS_SECONDS: u64 = 5;
 const STEPS_MAX: u64 = 200_000_000;
 /// A slow machine has so many times the time to do enough.
 const PATIENCE_FACTOR: u64 = 6;
+/// How long an object may be without an answer once all nodes run again.
+const READ_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// Between two faults some operations succeed, or so long passes.
+const GOOD_MOMENT_MAX: Duration = Duration::from_secs(10);
 /// Nothing hangs: no operation takes so long, whatever is killed or frozen meanwhile.
 const OPERATION_MAX: Duration = Duration::from_secs(30);
 
@@ -88,8 +92,17 @@ impl Progress {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn is_enough(&self, seconds: u64) -> bool {
-        [&self.puts, &self.reads].iter().all(|count| count.load(Ordering::Relaxed) >= 2 * seconds)
+    /// Puts and reads that succeeded: so many of each.
+    fn of_each(&self) -> u64 {
+        self.puts.load(Ordering::Relaxed).min(self.reads.load(Ordering::Relaxed))
+    }
+
+    /// Gives the clients a good moment: on a busy machine faults alone would follow each other.
+    fn wait_for_some(&self) {
+        let (before, deadline) = (self.of_each(), Instant::now() + GOOD_MOMENT_MAX);
+        while self.of_each() < before + 3 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -366,6 +379,7 @@ fn freeze(cluster: &Cluster, nodes: &[usize], pause: Duration) {
 fn run_plan(
     cluster: &mut Cluster,
     random: &mut StdRng,
+    progress: &Progress,
     is_enough: impl Fn() -> bool,
 ) -> BTreeMap<Fault, u64> {
     let mut happened = BTreeMap::new();
@@ -373,7 +387,8 @@ fn run_plan(
         let mut deck = FAULTS;
         deck.shuffle(random);
         for fault in deck {
-            std::thread::sleep(Duration::from_millis(random.random_range(200..1200)));
+            std::thread::sleep(Duration::from_millis(random.random_range(100..1000)));
+            progress.wait_for_some();
             if is_enough() && happened.len() == FAULTS.len() {
                 return happened;
             }
@@ -385,19 +400,30 @@ fn run_plan(
 
 // ---- the test ----
 
-/// Reads every object once more; all that was acknowledged must be there, so every read must be answered.
+/// Reads every object once more. All that was acknowledged must be there, so every read must be answered: at
+/// once, or when the nodes have found each other again.
 fn read_all(mut reader: Client, history: &[Operation]) -> Client {
-    let mut objects: Vec<String> = history.iter().map(|operation| operation.object.clone()).collect();
-    objects.sort();
-    objects.dedup();
+    let objects: BTreeSet<String> = history.iter().map(|operation| operation.object.clone()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        let vault = reader.open().await.expect("all nodes serve");
+        let deadline = Instant::now() + READ_AGAIN_MAX;
+        let vault = loop {
+            match reader.open().await {
+                Some(vault) => break vault,
+                None => assert!(Instant::now() < deadline, "no node answers: {:?}", reader.errors),
+            }
+        };
         for object in objects {
-            let invoked = reader.now();
-            let answer = reader.get(&vault, &object).await;
-            assert_ne!(answer, Answer::Failed, "{object} with all nodes up: {:?}", reader.errors);
-            reader.record(object, invoked, What::Read(answer));
+            let deadline = Instant::now() + READ_AGAIN_MAX;
+            loop {
+                let invoked = reader.now();
+                let answer = reader.get(&vault, &object).await;
+                reader.record(object.clone(), invoked, What::Read(answer));
+                if answer != Answer::Failed {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{object} with all nodes up: {:?}", reader.errors);
+            }
         }
         vault.close().await;
     });
@@ -437,7 +463,7 @@ fn record(cluster: &mut Cluster, seed: u64, seconds: u64) -> Vec<Operation> {
     let (mortal, reader) = (client(CLIENTS), client(CLIENTS + 1));
     let is_enough = || {
         let age = began.elapsed().as_secs();
-        age >= seconds && (progress.is_enough(seconds) || age >= PATIENCE_FACTOR * seconds)
+        age >= seconds && (progress.of_each() >= 2 * seconds || age >= PATIENCE_FACTOR * seconds)
     };
     let stop = AtomicBool::new(false);
     let (mut done, happened) = std::thread::scope(|scope| {
@@ -446,14 +472,13 @@ fn record(cluster: &mut Cluster, seed: u64, seconds: u64) -> Vec<Operation> {
             clients.into_iter().map(|client| scope.spawn(move || client.work(stop))).collect();
         running.push(scope.spawn(move || mortal.work_and_die(stop)));
         let planned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            run_plan(cluster, &mut random, is_enough)
+            run_plan(cluster, &mut random, &progress, is_enough)
         }));
         // Also if the plan went wrong: else the clients would work for ever.
         stop.store(true, Ordering::Relaxed);
         let done: Vec<Client> = running.into_iter().map(|run| run.join().expect("its claims")).collect();
         (done, planned.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    wait_until_healthy(cluster);
     let history: Vec<Operation> = done.iter().flat_map(|client| client.history.clone()).collect();
     done.push(read_all(reader, &history));
     println!("{} s, faults: {happened:?}", began.elapsed().as_secs());

@@ -22,9 +22,9 @@ use crate::{
 /// Heartbeats go out three times a second; a connection of a killed process is given up after 1.5 s, and one
 /// on which gossip has not begun after some seconds more.
 const HEARD_WITHIN: Duration = Duration::from_secs(20);
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// Longer than any command takes that has lost its node.
-const NO_HANG: Duration = Duration::from_secs(15);
+const NO_HANG: Duration = Duration::from_secs(60);
 
 fn is_there(cluster: &Cluster, name: &str, bytes: &[u8]) {
     let found = cluster.get(name);
