@@ -66,8 +66,10 @@ impl World {
             self.run_until((self.now + LOOK_EVERY_MS).min(end_ms));
             let is_quiet = self.clients.iter().all(|client| !client.is_busy());
             let is_founded = self.nodes.iter().all(|node| node.is_gone || node.is_ready(self.now));
-            // Long enough for whoever died last to be known for dead.
-            let is_known = self.now >= self.healed_at + 6000;
+            // Long enough for whoever died last to be known for dead, and who stood still last for alive.
+            let stood_still = self.nodes.iter().filter_map(|node| node.still_until).max();
+            let calm_since = stood_still.unwrap_or(0).max(self.healed_at);
+            let is_known = self.now >= calm_since + 6000;
             let is_handed_over = self.handovers_have_ended();
             if is_quiet && is_founded && is_known && is_handed_over && self.bodies_are_there().is_ok() {
                 return;
@@ -103,7 +105,7 @@ impl World {
         self.look_at_views();
         let checked = self.bodies_are_there();
         self.check(checked);
-        let checked = self.oracle.calls.all_answered();
+        let checked = self.oracle.calls.all_answered(|node| self.clock(node).0);
         self.check(checked);
         match self.oracle.history.prove() {
             Ok(operations) => self.tally.checked = operations,

@@ -27,12 +27,16 @@ impl Calls {
             return Err(format!("node {node} answered {call:?} twice, or nobody asked it"));
         };
         self.answered += 1;
-        let still = self.stood_still_ms.get(&node).copied().unwrap_or(0);
         let took = clock_ms.saturating_sub(began);
-        if took > limits::NO_QUORUM.0 + LATENESS_MS + still {
+        if took > self.longest(node) {
             return Err(format!("an answer of node {node} took {took} ms"));
         }
         Ok(())
+    }
+
+    fn longest(&self, node: usize) -> u64 {
+        let still = self.stood_still_ms.get(&node).copied().unwrap_or(0);
+        limits::NO_QUORUM.0 + LATENESS_MS + still
     }
 
     /// The node stood still, or its clock jumped.
@@ -45,10 +49,11 @@ impl Calls {
         self.stood_still_ms.remove(&node);
     }
 
-    /// Long after the last one was asked, none may be open.
-    pub fn all_answered(&self) -> Checked {
-        match self.open.keys().next() {
-            Some((node, call)) => Err(format!("node {node} never answered {call:?}")),
+    /// None may be open for longer than its deadline, by the clock of its node.
+    pub fn all_answered(&self, clock_ms: impl Fn(usize) -> u64) -> Checked {
+        let is_late = |node: usize, began: u64| clock_ms(node).saturating_sub(began) > self.longest(node);
+        match self.open.iter().find(|((node, _), began)| is_late(*node, **began)) {
+            Some(((node, call), _)) => Err(format!("node {node} never answered {call:?}")),
             None => Ok(()),
         }
     }
