@@ -302,6 +302,14 @@ pub const INDIRECT_PROBES: usize = 2;
 /// A node whose own timer is this late doubts itself before it doubts others.
 pub const OWN_LATENESS_MAX: Millis = Millis(250);
 
+// ---- tasks ----
+
+/// The name of a kind of task.
+pub const TASK_KIND_BYTES_MAX: usize = 24;
+/// What a client sends to a worker for one task: the picture, a text and some words. A camera's largest file
+/// fits; a worker holds so many of these as it has places.
+pub const TASK_PAYLOAD_BYTES_MAX: u64 = 256 << 20;
+
 // ---- founding ----
 
 /// Candidates announce, voters ask and proposers repeat this often.

@@ -15,6 +15,7 @@ pub mod object;
 pub mod register;
 pub mod rpc;
 pub mod slots;
+pub mod task;
 pub mod time;
 
 pub use id::{BodyId, Digest, FoundingId, Incarnation, ObjectId, OwnerKey, PeerId, ProcessId, RequestId};

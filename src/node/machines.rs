@@ -20,6 +20,7 @@ use crate::{
         member::{Epoch, Founding},
         register::{RawRegister, VerifiedRegister},
         rpc::{Request, Response},
+        slots::HashSlot,
     },
     net::{self, transport::Refusal},
     proto::{
@@ -525,9 +526,12 @@ impl EventLoop {
             return;
         };
         self.repair.is_outdated = false;
+        let views = HashSlot::all().map(|slot| (slot, cluster.paxos.view(slot)));
+        let mine = views.filter(|(_, view)| view.keepers.holds(&self.me));
         let run = repair::Repair {
             me: self.me,
             members: cluster.members.clone(),
+            slots: mine.map(|(slot, view)| (slot, view.clone())).collect(),
             disk: self.disk.clone(),
             net: self.handle.clone(),
             calls: self.calls_in.clone(),

@@ -22,7 +22,6 @@ use crate::{
     disk::Disk,
     model::{
         BodyId, Millis, ObjectId, PeerId, limits,
-        member::Epoch,
         object::{BodyPublic, ManifestBody, Redundancy},
         register::{RawRegister, Register, VerifiedRegister},
         rpc::{BodyState, RecordPage, Request, Response},
@@ -30,8 +29,8 @@ use crate::{
     },
     net::NetHandle,
     proto::{
-        chunkpaxos::{Accepted, Ballot, Command, Outcome},
-        placement::{self, SlotKeepers, Weighted},
+        chunkpaxos::{Accepted, Ballot, Command, Outcome, View},
+        placement::{self, Weighted},
         repair::{self, Next, Reports},
     },
 };
@@ -40,6 +39,8 @@ use crate::{
 pub(super) struct Repair {
     pub(super) me: PeerId,
     pub(super) members: Vec<Weighted>,
+    /// The slots that this node keeps.
+    pub(super) slots: Vec<(HashSlot, View)>,
     pub(super) disk: Disk,
     pub(super) net: NetHandle,
     pub(super) calls: mpsc::Sender<Call>,
@@ -84,13 +85,9 @@ impl Repair {
     pub(super) async fn run(self) {
         let began = Instant::now();
         let mut found = Found::default();
-        for slot in HashSlot::all() {
-            let keepers = placement::keepers(Epoch::FOUNDING, &self.members, slot);
-            let mine = keepers.acceptors.contains(&self.me) || keepers.mirror == Some(self.me);
-            if mine {
-                self.repair_slot(slot, &keepers, &mut found).await;
-                self.push(&mut found, limits::OFFER_IDS_MAX).await;
-            }
+        for (slot, view) in &self.slots {
+            self.repair_slot(*slot, view, &mut found).await;
+            self.push(&mut found, limits::OFFER_IDS_MAX).await;
         }
         self.push(&mut found, 1).await;
         self.tell_those_behind(&found).await;
@@ -108,7 +105,8 @@ impl Repair {
         }
     }
 
-    async fn repair_slot(&self, slot: HashSlot, keepers: &SlotKeepers, found: &mut Found) {
+    async fn repair_slot(&self, slot: HashSlot, view: &View, found: &mut Found) {
+        let keepers = &view.keepers;
         let Some(mine) = self.scan_own(slot).await else {
             found.lacking += 1;
             return;
@@ -135,7 +133,7 @@ impl Repair {
                 me: self.me,
                 mine: ballot(&mine),
                 acceptors: &acceptors,
-                majority: keepers.majority(),
+                view,
             });
             found.behind.extend(&verdict.behind);
             if verdict.someone_is_behind {

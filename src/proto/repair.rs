@@ -4,7 +4,7 @@
 //! It decides and nothing else: scanning, asking and writing are the driver's. It never takes for chosen what
 //! a majority of the acceptors does not hold at one ballot.
 
-use super::chunkpaxos::Ballot;
+use super::chunkpaxos::{Ballot, View};
 use crate::model::PeerId;
 
 /// What the keepers of one slot hold of one object: the ballot that each accepted last.
@@ -16,8 +16,8 @@ pub struct Reports<'a> {
     pub mine: Option<Ballot>,
     /// The acceptors that were read, this node among them if it votes; at least a majority.
     pub acceptors: &'a [(PeerId, Option<Ballot>)],
-    /// How many acceptors are a majority.
-    pub majority: usize,
+    /// Who keeps the slot, and from which ballot on a majority of them is an agreement.
+    pub view: &'a View,
 }
 
 /// What is to be done about the object.
@@ -50,7 +50,9 @@ pub fn judge(reports: &Reports<'_>) -> Verdict {
     let behind = |ballot: &Option<Ballot>| *ballot != newest;
     let lacks: Vec<PeerId> = reports.acceptors.iter().filter(|(_, b)| behind(b)).map(|(p, _)| *p).collect();
     let agreeing = reports.acceptors.len() - lacks.len();
-    let next = if newest.is_none() || agreeing < reports.majority {
+    // Below the install of a handover a majority may agree on what a failed attempt has left there.
+    let is_chosen = newest.is_some_and(|ballot| reports.view.counts(&ballot));
+    let next = if !is_chosen || agreeing < reports.view.keepers.majority() {
         Next::Settle
     } else if reports.mine >= newest {
         Next::Keep
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
     use crate::{
         model::member::{Epoch, NodeNumber},
-        proto::testing::peers,
+        proto::{placement::SlotKeepers, testing::peers},
     };
 
     fn ballot(counter: u64) -> Option<Ballot> {
@@ -80,7 +82,13 @@ mod tests {
         let read =
             peers.iter().zip(held).filter_map(|(peer, held)| held.map(|h| (*peer, h.and_then(ballot))));
         let acceptors: Vec<_> = read.collect();
-        judge(&Reports { me: peers[0], mine: mine.and_then(ballot), acceptors: &acceptors, majority: 2 })
+        let view = view(&peers, None, 0);
+        judge(&Reports { me: peers[0], mine: mine.and_then(ballot), acceptors: &acceptors, view: &view })
+    }
+
+    fn view(acceptors: &[PeerId], mirror: Option<PeerId>, first_counter: u64) -> View {
+        let keepers = SlotKeepers { acceptors: acceptors.to_vec(), mirror };
+        View { epoch: Epoch::FOUNDING, keepers, first_counter }
     }
 
     #[test]
@@ -105,10 +113,22 @@ mod tests {
     fn a_mirror_counts_for_nobody_and_takes_over_what_its_acceptor_has() {
         let peers = peers(2);
         let acceptors = [(peers[0], ballot(3))];
-        let of = |mine| judge(&Reports { me: peers[1], mine, acceptors: &acceptors, majority: 1 });
+        let view = view(&peers[..1], Some(peers[1]), 0);
+        let of = |mine| judge(&Reports { me: peers[1], mine, acceptors: &acceptors, view: &view });
         assert_eq!(of(None).next, Next::TakeOver);
         assert_eq!(of(ballot(2)).next, Next::TakeOver);
         assert_eq!((of(ballot(3)).next, of(ballot(3)).someone_is_behind), (Next::Keep, false));
         assert_eq!(of(ballot(4)).next, Next::Keep, "a mirror never goes back");
+    }
+
+    #[test]
+    fn what_a_failed_handover_left_on_a_majority_is_settled_and_not_believed() {
+        let peers = peers(3);
+        let view = view(&peers, None, 3);
+        let of = |counter| {
+            let acceptors: Vec<_> = peers.iter().map(|peer| (*peer, ballot(counter))).collect();
+            judge(&Reports { me: peers[0], mine: ballot(counter), acceptors: &acceptors, view: &view }).next
+        };
+        assert_eq!((of(1), of(2), of(3)), (Next::Settle, Next::Keep, Next::Keep));
     }
 }

@@ -144,7 +144,11 @@ impl World {
         let is_last = running.orders == self.authority.orders.len();
         let now = self.now;
         self.trace.line(now, || format!("{:?} hears {order:?}", Party::Node(node)));
+        let is_handed_over = matches!(order, Order::Activate { .. });
         self.feed_paxos(node, chunkpaxos::Event::Order(order));
+        if is_handed_over {
+            self.repair_soon(node);
+        }
         if !is_last {
             self.hear_soon(node);
         }

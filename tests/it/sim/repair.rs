@@ -12,8 +12,8 @@ use tintype::{
         slots::HashSlot,
     },
     proto::{
-        chunkpaxos::{self, Accepted, Ballot, Command, Outcome},
-        placement::{self, SlotKeepers},
+        chunkpaxos::{self, Accepted, Ballot, Command, Outcome, View},
+        placement,
         repair::{self, Next, Reports},
     },
 };
@@ -29,7 +29,7 @@ type Records = BTreeMap<ObjectId, (Ballot, RawRegister)>;
 /// One run over the slots of this node.
 pub struct Run {
     slots: VecDeque<HashSlot>,
-    keepers: Option<SlotKeepers>,
+    view: Option<View>,
     waiting: BTreeSet<usize>,
     scans: Vec<(PeerId, Records)>,
     mine: Records,
@@ -57,7 +57,7 @@ impl World {
         }
         running.repair = Some(Run {
             slots: slots.into_iter().collect(),
-            keepers: None,
+            view: None,
             waiting: BTreeSet::new(),
             scans: Vec::new(),
             mine: Records::new(),
@@ -78,11 +78,12 @@ impl World {
             let Some(running) = &mut self.nodes[node].running else { return };
             let (Some(run), Some(cluster)) = (&mut running.repair, &running.cluster) else { return };
             let Some(slot) = run.slots.pop_front() else { return self.repair_ended(node) };
-            let keepers = placement::keepers(Self::epoch(), &cluster.members, slot);
-            if !keepers.holds(&me) {
+            let view = cluster.paxos.view(slot);
+            if !view.keepers.holds(&me) {
                 continue;
             }
-            run.keepers = Some(keepers.clone());
+            let keepers = view.keepers.clone();
+            run.view = Some(view.clone());
             run.scans.clear();
             let mine = records_of(self.scan_slot(node, slot));
             let others: Vec<usize> = keepers
@@ -127,11 +128,11 @@ impl World {
     fn slot_is_scanned(&mut self, node: usize) {
         let me = self.nodes[node].peer;
         let Some(run) = self.run(node) else { return };
-        let Some(keepers) = run.keepers.clone() else { return };
-        if keepers.acceptors.contains(&me) {
+        let Some(view) = run.view.clone() else { return };
+        if view.keepers.acceptors.contains(&me) {
             run.scans.push((me, run.mine.clone()));
         }
-        if run.scans.len() < keepers.majority() {
+        if run.scans.len() < view.keepers.majority() {
             return self.next_slot(node);
         }
         run.judging = true;
@@ -140,9 +141,8 @@ impl World {
         for object in objects {
             let ballot = |records: &Records| records.get(&object).map(|(ballot, _)| *ballot);
             let acceptors: Vec<_> = scans.iter().map(|(peer, records)| (*peer, ballot(records))).collect();
-            let majority = keepers.majority();
             let verdict =
-                repair::judge(&Reports { me, mine: ballot(&mine), acceptors: &acceptors, majority });
+                repair::judge(&Reports { me, mine: ballot(&mine), acceptors: &acceptors, view: &view });
             if let Some(run) = self.run(node) {
                 run.behind.extend(&verdict.behind);
                 run.lacking += u64::from(verdict.someone_is_behind);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tintype::{
     model::{
         PeerId, limits,
-        member::Epoch,
         register::RawRegister,
         rpc::{BodyState, RecordInfo, RecordPage, Request, Response},
         slots::HashSlot,
@@ -219,11 +218,6 @@ impl World {
         let Some(cluster) = cluster else { return Vec::new() };
         let order = tintype::proto::placement::order(&cluster.members, id);
         order.iter().filter_map(|peer| self.index_of(peer)).collect()
-    }
-
-    /// The epoch of everything so far.
-    pub fn epoch() -> Epoch {
-        Epoch::FOUNDING
     }
 
     pub fn body_of(&mut self, node: usize, id: &tintype::model::BodyId) -> Option<Arc<Vec<u8>>> {
