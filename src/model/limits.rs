@@ -309,6 +309,34 @@ pub const TASK_KIND_BYTES_MAX: usize = 24;
 /// What a client sends to a worker for one task: the picture, a text and some words. A camera's largest file
 /// fits; a worker holds so many of these as it has places.
 pub const TASK_PAYLOAD_BYTES_MAX: u64 = 256 << 20;
+/// Payloads that a worker holds for all its tasks together: eight pictures of the largest common cameras.
+pub const TASK_PAYLOADS_BYTES_MAX: u64 = 512 << 20;
+/// What a worker gives back for one task; a picture that was stored badly can grow when it is stored well.
+pub const TASK_RESULT_BYTES_MAX: usize = 256 << 20;
+/// Tasks that a node knows of, ended ones among them: under 1 MiB. Past it no more are taken.
+pub const TASKS_KNOWN_MAX: usize = 4096;
+/// Tasks of one client that have not ended.
+pub const TASKS_PER_CLIENT_MAX: usize = 256;
+/// Tasks for which a coordinator is looking for a worker at once.
+pub const TASKS_PLACING_MAX: usize = 256;
+/// How often a node looks what became of the tasks that it knows.
+pub const TASK_TICK: Millis = Millis(500);
+/// A client that is not heard of for so long is gone: its place is given to others. It asks several times a
+/// second, but may have a slow wire.
+pub const TASK_CLIENT_SILENCE: Millis = Millis(20_000);
+/// An ended task is remembered so long, so that what is still on its way does not bring it back.
+pub const TASK_KEPT: Millis = Millis(60_000);
+/// Workers that a client would rather not have.
+pub const TASK_AVOID_MAX: usize = 16;
+/// Records in one answer of a history: under 64 KiB.
+pub const TASK_PAGE_RECORDS_MAX: usize = 400;
+/// Two workers whose load differs by less, in hundredths of a point, are as good as each other, and have
+/// their turn: less is noise.
+pub const TASK_LOAD_BAND_CENTI: u64 = 1000;
+/// Two nodes that know different tasks exchange what they know at most so often.
+pub const TASK_EXCHANGE_EVERY: Millis = Millis(2000);
+/// A node that is to stop waits so long for the tasks that it has in hand.
+pub const TASK_LEAVE_PATIENCE: Millis = Millis(10_000);
 
 // ---- founding ----
 

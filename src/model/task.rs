@@ -55,6 +55,8 @@ pub enum Phase {
     Started,
     /// The worker has an answer, good or bad, and waits for the client to take it.
     Finished,
+    /// The worker has it no more: it was restarted, or is about to stop. Somebody else should have it.
+    Lost,
     /// The worker gave it up: its client is gone.
     Abandoned,
     /// Somebody has cancelled it: no assignment of it counts any more.
@@ -69,9 +71,14 @@ impl Phase {
         matches!(self, Self::Cancelled | Self::Acknowledged)
     }
 
-    /// Whether nothing is left to be done under this assignment.
+    /// Whether nothing is left to be done about the task, as far as this assignment tells.
     pub fn is_closed(self) -> bool {
         self.is_final() || self == Self::Abandoned
+    }
+
+    /// Whether a worker has it in hand.
+    pub fn is_in_hand(self) -> bool {
+        matches!(self, Self::Assigned | Self::Started | Self::Finished)
     }
 }
 
@@ -116,5 +123,105 @@ impl TaskRecord {
         let claim = self.rank.claim;
         let counts = (1..=Claim::COUNTER_MAX).contains(&claim.counter) && self.rank.attempt > 0;
         counts && self.kind.is_sane() && self.payload_bytes <= limits::TASK_PAYLOAD_BYTES_MAX
+    }
+}
+
+/// What a worker says when a coordinator wants a place for a task.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It has one; the client may come.
+    Taken,
+    /// All its places are taken, or what they hold is too much already.
+    Full,
+    /// It does not know work of this kind: its program is older.
+    UnknownKind,
+    /// It knows a greater claim, or an assignment of this task that is as great.
+    Outdated,
+    /// It is about to stop.
+    Leaving,
+}
+
+/// What a client is told that wants work done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Submitted {
+    /// This worker waits for it.
+    Assigned(TaskRecord),
+    /// It has ended.
+    Closed(Phase),
+    /// This node is not the coordinator; that one is, as far as it knows.
+    NotCoordinator { coordinator: Option<PeerId> },
+    /// Every place that could be had is taken: come again.
+    Busy { tasks: u64, places: u64 },
+    /// Just now it cannot be said: come again at once.
+    Again,
+    /// No node here knows work of this kind.
+    UnknownKind,
+}
+
+/// How far a worker is with a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Place {
+    /// It waits for the picture, or the rest of it.
+    Receiving,
+    /// It has the picture; so many come first.
+    Waiting { ahead: u64 },
+    /// It works.
+    Running,
+    /// It has an answer.
+    Done,
+}
+
+/// What a node knows of a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize_tuple, Deserialize_tuple)]
+pub struct Standing {
+    /// The greatest assignment that it has heard of.
+    pub record: Option<TaskRecord>,
+    /// How far it is itself, if it is the worker.
+    pub place: Option<Place>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(counter: u64, attempt: u64, phase: Phase) -> TaskRecord {
+        let claim = Claim { epoch: Epoch::FOUNDING, counter, node: NodeNumber(0) };
+        let key = libp2p_identity::Keypair::ed25519_from_bytes([7; 32]).expect("32 bytes");
+        TaskRecord {
+            task: TaskId { client: key.public().to_peer_id(), number: 1 },
+            kind: TaskKind("hide".into()),
+            payload_bytes: 7,
+            rank: Rank { claim, attempt },
+            worker: NodeNumber(1),
+            phase,
+        }
+    }
+
+    #[test]
+    fn what_replaces_what() {
+        let rising = [
+            record(1, 1, Phase::Assigned),
+            record(1, 1, Phase::Started),
+            record(1, 1, Phase::Finished),
+            record(1, 1, Phase::Lost),
+            record(1, 1, Phase::Abandoned),
+            record(1, 2, Phase::Assigned),
+            record(2, 1, Phase::Assigned),
+            record(1, 1, Phase::Cancelled),
+            record(1, 1, Phase::Acknowledged),
+        ];
+        let precedence: Vec<_> = rising.iter().map(TaskRecord::precedence).collect();
+        assert!(precedence.is_sorted(), "an end that a client wants counts against later attempts");
+    }
+
+    #[test]
+    fn what_no_node_can_have_made_is_not_sane() {
+        assert!(record(1, 1, Phase::Assigned).is_sane());
+        assert!(!record(0, 1, Phase::Assigned).is_sane() && !record(1, 0, Phase::Assigned).is_sane());
+        assert!(!record(Claim::COUNTER_MAX + 1, 1, Phase::Assigned).is_sane());
+        let of_kind =
+            |kind: &str| TaskRecord { kind: TaskKind(kind.into()), ..record(1, 1, Phase::Assigned) };
+        assert!(of_kind("strip-all").is_sane());
+        assert!(!of_kind("").is_sane() && !of_kind("Hide").is_sane() && !of_kind(&"h".repeat(25)).is_sane());
     }
 }

@@ -1,8 +1,9 @@
 //! The deciders that talk by messages: consensus on registers, who is alive, the founding, placement,
-//! fetching.
+//! fetching, who works on what.
 //!
 //! Everything here is a machine without input or output of its own. It owns no clock, socket, file, task or
-//! randomness: the driver (`node::event_loop`, `client::get`) hands in time and random seeds. Every machine
+//! randomness: the driver (`node::event_loop`, `client::get`, `client::tasks`) hands in time and random
+//! seeds. Every machine
 //! is `fn handle(&mut self, now: Millis, event: Event, out: &mut Outbox<Action>)` with the same five words,
 //! qualified by module: `Config`, `Event`, `Action`, `Message`, `Timer`.
 //!
@@ -23,10 +24,12 @@
 //! Bad input is ignored or answered, never a panic and never an error type.
 
 pub mod chunkpaxos;
+pub mod errand;
 pub mod founding;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod history;
 pub mod membership;
 pub mod placement;
 pub mod repair;
