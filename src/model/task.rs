@@ -46,6 +46,17 @@ pub struct Rank {
     pub attempt: u64,
 }
 
+impl Rank {
+    /// The largest attempt that counts: far above all that a coordinator can reach.
+    pub const ATTEMPT_MAX: u64 = 1 << 40;
+
+    /// Whether it is one that a coordinator can have given.
+    pub fn is_sane(&self) -> bool {
+        let counts = (1..=Claim::COUNTER_MAX).contains(&self.claim.counter);
+        counts && (1..=Self::ATTEMPT_MAX).contains(&self.attempt)
+    }
+}
+
 /// How far an assignment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Phase {
@@ -120,9 +131,7 @@ impl TaskRecord {
 
     /// Whether it is one that a node can have made.
     pub fn is_sane(&self) -> bool {
-        let claim = self.rank.claim;
-        let counts = (1..=Claim::COUNTER_MAX).contains(&claim.counter) && self.rank.attempt > 0;
-        counts && self.kind.is_sane() && self.payload_bytes <= limits::TASK_PAYLOAD_BYTES_MAX
+        self.rank.is_sane() && self.kind.is_sane() && self.payload_bytes <= limits::TASK_PAYLOAD_BYTES_MAX
     }
 }
 
@@ -219,6 +228,9 @@ mod tests {
         assert!(record(1, 1, Phase::Assigned).is_sane());
         assert!(!record(0, 1, Phase::Assigned).is_sane() && !record(1, 0, Phase::Assigned).is_sane());
         assert!(!record(Claim::COUNTER_MAX + 1, 1, Phase::Assigned).is_sane());
+        assert!(!record(1, Rank::ATTEMPT_MAX + 1, Phase::Assigned).is_sane());
+        let too_much = limits::TASK_PAYLOAD_BYTES_MAX + 1;
+        assert!(!TaskRecord { payload_bytes: too_much, ..record(1, 1, Phase::Assigned) }.is_sane());
         let of_kind =
             |kind: &str| TaskRecord { kind: TaskKind(kind.into()), ..record(1, 1, Phase::Assigned) };
         assert!(of_kind("strip-all").is_sane());

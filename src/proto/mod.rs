@@ -54,6 +54,11 @@ impl<A> Outbox<A> {
         self.actions.push(action);
     }
 
+    /// Adds these, in order.
+    pub fn extend(&mut self, actions: impl IntoIterator<Item = A>) {
+        self.actions.extend(actions);
+    }
+
     /// Takes all actions out, in order.
     pub fn drain(&mut self) -> std::vec::Drain<'_, A> {
         self.actions.drain(..)

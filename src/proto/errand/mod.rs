@@ -210,6 +210,11 @@ const AGAIN: Millis = Millis(100);
 /// The first pause before a full cluster is asked again, and the longest.
 const BUSY_FIRST: Millis = Millis(200);
 const BUSY_LONGEST: Millis = Millis(2000);
+/// A worker that did not serve is passed over at once; each next within this time waits longer, so that a
+/// cluster that does not serve at all is not asked without end.
+const MOVES_FORGOTTEN: Millis = Millis(10_000);
+/// Transfers of one assignment that may lead nowhere without being broken.
+const SETBACKS_MAX: u32 = 8;
 /// Questions in a row that a worker may leave unanswered: with the patience of each, half a second and more.
 const STRIKES: u32 = 2;
 
@@ -230,6 +235,11 @@ pub struct Errand {
     coordinator: Option<PeerId>,
     pause: Millis,
     strikes: u32,
+    /// Transfers of this assignment that led nowhere.
+    setbacks: u32,
+    /// Workers that did not serve of late, and when the last did not.
+    moves: u32,
+    moved_at: Option<Millis>,
     waiting: Option<Waiting>,
     /// When the pause ends.
     next_at: Option<Millis>,
@@ -258,6 +268,9 @@ impl Errand {
             coordinator: None,
             pause: BUSY_FIRST,
             strikes: 0,
+            setbacks: 0,
+            moves: 0,
+            moved_at: None,
             waiting: None,
             next_at: None,
         }
@@ -302,7 +315,10 @@ impl Errand {
             Stage::Seeking => self.seek(now, out),
             Stage::Polling => match self.worker() {
                 Some(worker) => self.ask(worker, Question::Poll, out),
-                None => self.begin_seeking(None, now, out),
+                None => {
+                    self.stage = Stage::Seeking;
+                    self.seek(now, out);
+                }
             },
             Stage::Giving | Stage::Taking | Stage::Over => {}
         }
@@ -321,17 +337,23 @@ impl Errand {
         self.ask(to, Question::Submit { above, avoid: self.avoid.clone() }, out);
     }
 
-    fn begin_seeking(&mut self, failed: Option<PeerId>, now: Millis, out: &mut Outbox<Action>) {
+    /// This worker does not serve: another is sought.
+    fn move_from(&mut self, worker: PeerId, now: Millis, out: &mut Outbox<Action>) {
         self.stage = Stage::Seeking;
         (self.strikes, self.pause, self.next_at) = (0, BUSY_FIRST, None);
-        if let Some(worker) = failed {
-            self.avoid.retain(|peer| *peer != worker);
-            self.avoid.push(worker);
-            if self.avoid.len() > limits::TASK_AVOID_MAX {
-                self.avoid.remove(0);
-            }
-            self.say(Waiting::Moving(worker), out);
+        self.avoid.retain(|peer| *peer != worker);
+        self.avoid.push(worker);
+        if self.avoid.len() > limits::TASK_AVOID_MAX {
+            self.avoid.remove(0);
         }
+        self.say(Waiting::Moving(worker), out);
+        if self.moved_at.is_none_or(|at| now.since(at) >= MOVES_FORGOTTEN) {
+            self.moves = 0;
+        }
+        if let Some(doublings) = self.moves.checked_sub(1) {
+            self.pause_for(Millis(AGAIN.0 << doublings.min(10)).min(BUSY_LONGEST), now);
+        }
+        (self.moves, self.moved_at) = (self.moves + 1, Some(now));
         self.go_on(now, out);
     }
 
@@ -398,7 +420,7 @@ impl Errand {
                 self.coordinator = Some(from);
                 self.pause_for(AGAIN, now);
             }
-            Submitted::UnknownKind => self.end(Verdict::UnknownKind, out),
+            Submitted::UnknownKind => self.give_up(Verdict::UnknownKind, out),
         }
     }
 
@@ -410,7 +432,7 @@ impl Errand {
         };
         let (worker, rank) = (member.peer, record.rank);
         self.known = Some(record);
-        (self.stage, self.strikes, self.next_at) = (Stage::Giving, 0, None);
+        (self.stage, self.strikes, self.setbacks, self.next_at) = (Stage::Giving, 0, 0, None);
         self.say(Waiting::Giving(worker), out);
         out.push(Action::Give { worker, rank });
         true
@@ -421,38 +443,43 @@ impl Errand {
             return;
         }
         match (end, self.worker()) {
-            (End::Broke, Some(worker)) => self.begin_seeking(Some(worker), now, out),
-            _ => {
-                // Refused: perhaps it is finished already, or given to somebody else; the worker knows.
-                self.begin_polling(now, out);
-            }
+            (End::Broke, Some(worker)) => self.move_from(worker, now, out),
+            // Refused: perhaps it is finished already, or given to somebody else; the worker knows.
+            _ => self.begin_polling(now, out),
         }
     }
 
+    /// Asks the worker how far it is: at once, unless that has led nowhere before.
     fn begin_polling(&mut self, now: Millis, out: &mut Outbox<Action>) {
         (self.stage, self.pause, self.strikes) = (Stage::Polling, POLL_FIRST, 0);
+        if self.setbacks > 0 {
+            self.pause_for(AGAIN, now);
+        }
         self.go_on(now, out);
     }
 
     fn on_standing(&mut self, from: PeerId, standing: Standing, now: Millis, out: &mut Outbox<Action>) {
-        let Some(known) = &self.known else { return self.begin_seeking(None, now, out) };
+        let Some(known) = &self.known else { return };
         match standing.record {
             Some(record) if record.phase == Phase::Cancelled => self.end(Verdict::Cancelled, out),
             Some(record) if record.rank > known.rank && record.phase.is_in_hand() => {
-                self.adopt(record, out);
+                if !self.adopt(record, out) {
+                    self.move_from(from, now, out);
+                }
             }
             Some(record) if record.rank == known.rank => match standing.place {
                 Some(place) => self.on_place(from, place, now, out),
-                None => self.begin_seeking(Some(from), now, out),
+                None => self.move_from(from, now, out),
             },
             // It was restarted, or is about to stop, or has given the task up.
-            _ => self.begin_seeking(Some(from), now, out),
+            _ => self.move_from(from, now, out),
         }
     }
 
     fn on_place(&mut self, worker: PeerId, place: Place, now: Millis, out: &mut Outbox<Action>) {
         let Some(rank) = self.known.as_ref().map(|known| known.rank) else { return };
         match place {
+            Place::Receiving if self.is_set_back() => self.move_from(worker, now, out),
             Place::Receiving => {
                 self.stage = Stage::Giving;
                 self.say(Waiting::Giving(worker), out);
@@ -477,9 +504,15 @@ impl Errand {
     fn on_silence(&mut self, worker: PeerId, now: Millis, out: &mut Outbox<Action>) {
         self.strikes += 1;
         if self.strikes >= STRIKES {
-            return self.begin_seeking(Some(worker), now, out);
+            return self.move_from(worker, now, out);
         }
         self.pause_for(AGAIN, now);
+    }
+
+    /// A transfer has led nowhere; whether that happened too often.
+    fn is_set_back(&mut self) -> bool {
+        self.setbacks += 1;
+        self.setbacks > SETBACKS_MAX
     }
 
     fn on_took(&mut self, rank: Rank, end: End, now: Millis, out: &mut Outbox<Action>) {
@@ -490,28 +523,29 @@ impl Errand {
         match end {
             End::Done => {
                 out.push(Action::Effective { rank });
-                self.tell(worker, Question::Acknowledge, out);
+                self.tell(Question::Acknowledge, out);
                 self.end(Verdict::Answered, out);
             }
-            End::Refused => self.begin_polling(now, out),
-            End::Broke => self.begin_seeking(Some(worker), now, out),
+            End::Refused if !self.is_set_back() => self.begin_polling(now, out),
+            End::Refused | End::Broke => self.move_from(worker, now, out),
         }
     }
 
     // ---- the end ----
 
     fn give_up(&mut self, verdict: Verdict, out: &mut Outbox<Action>) {
-        if let Some(worker) = self.worker() {
-            self.tell(worker, Question::Cancel, out);
-        }
+        self.tell(Question::Cancel, out);
         self.end(verdict, out);
     }
 
-    /// Tells the worker and one other node: if the worker is gone, everybody knows all the same.
-    fn tell(&mut self, worker: PeerId, question: Question, out: &mut Outbox<Action>) {
-        let other = self.coordinator.filter(|peer| *peer != worker);
-        let other = other.or_else(|| self.nodes.iter().find(|node| **node != worker).copied());
-        for to in [Some(worker), other].into_iter().flatten() {
+    /// Tells the worker and one other node: if the worker is gone, everybody knows all the same. Without a
+    /// worker one may be sought just now by the node that was asked last.
+    fn tell(&mut self, question: Question, out: &mut Outbox<Action>) {
+        let worker = self.worker();
+        let any = self.nodes.iter().copied().filter(|_| worker.is_some());
+        let others = self.asked.into_iter().chain(self.coordinator).chain(any);
+        let other = others.into_iter().find(|peer| Some(*peer) != worker);
+        for to in [worker, other].into_iter().flatten() {
             out.push(Action::Ask { to, question: question.clone() });
         }
     }

@@ -33,11 +33,32 @@ pub struct Wish {
     pub avoid: Vec<PeerId>,
 }
 
+impl Wish {
+    /// Whether a node can take it. What is said of earlier assignments does not count here.
+    fn is_sane(&self) -> bool {
+        self.kind.is_sane() && self.payload_bytes <= limits::TASK_PAYLOAD_BYTES_MAX
+    }
+
+    /// Without what no coordinator can have said, and no longer than it may be.
+    fn bounded(mut self) -> Self {
+        // Attempts go on from there, and have to have somewhere to go.
+        let can_be = |above: &Rank| above.is_sane() && above.attempt <= Rank::ATTEMPT_MAX / 2;
+        self.above = self.above.filter(can_be);
+        self.avoid.truncate(limits::TASK_AVOID_MAX);
+        self
+    }
+}
+
 /// The coordinator's memory.
 #[derive(Debug, Default)]
 pub(super) struct Assigner {
     office: Option<Claim>,
     placing: BTreeMap<TaskId, Placing>,
+    /// The greatest assignment that a worker may have taken without being heard, and that nobody knows of:
+    /// the same must not be given to another.
+    spent: Option<Rank>,
+    /// Orphans for which there was no place; until the next tick nobody is asked again.
+    unplaced: BTreeSet<TaskId>,
     /// When each worker was given something last: those that are as good as each other have their turn.
     given: BTreeMap<PeerId, u64>,
     turns: u64,
@@ -52,7 +73,20 @@ struct Placing {
     asked: Option<PeerId>,
     tried: BTreeSet<PeerId>,
     avoid: Vec<PeerId>,
-    unknown_kind: bool,
+    /// Those among the tried who do not know work of its kind.
+    unable: BTreeSet<PeerId>,
+    /// The greatest of its assignments that was not answered: it may have been taken.
+    doubtful: Option<Rank>,
+    /// Who had it before.
+    former: Option<NodeNumber>,
+}
+
+/// What has come of a search.
+pub(super) enum Found {
+    /// A worker has a place; who had it before.
+    Worker { record: TaskRecord, former: Option<NodeNumber> },
+    /// A worker has a place, but what is known by now counts more.
+    TooLate,
 }
 
 /// What the assigner may look at.
@@ -72,15 +106,46 @@ impl Assigner {
             return;
         }
         self.office = office;
+        self.unplaced.clear();
         for placing in std::mem::take(&mut self.placing).into_values() {
+            self.give_up(&placing);
             answer(placing.call, Submitted::Again, out);
         }
+    }
+
+    /// Time has passed: places may be free again.
+    pub(super) fn look_again(&mut self) {
+        self.unplaced.clear();
+    }
+
+    /// Nobody wants this task any more. If a place is being sought for it: the assignment that would have
+    /// been made.
+    pub(super) fn end(&mut self, task: &TaskId, phase: Phase, desk: &mut Desk<'_>) -> Option<TaskRecord> {
+        let placing = self.placing.remove(task)?;
+        self.give_up(&placing);
+        answer(placing.call, Submitted::Closed(phase), desk.out);
+        Some(TaskRecord { phase, ..placing.record })
+    }
+
+    /// No longer seeks a worker for this, whatever the last that was asked has to say.
+    fn give_up(&mut self, placing: &Placing) {
+        let unheard = placing.asked.map(|_| placing.record.rank).max(placing.doubtful);
+        self.spent = self.spent.max(unheard);
     }
 
     pub(super) fn submit(&mut self, call: CallId, wish: Wish, desk: &mut Desk<'_>) {
         let Some(claim) = self.office else {
             return answer(Some(call), Submitted::NotCoordinator { coordinator: None }, desk.out);
         };
+        if !wish.is_sane() {
+            let refusal = if wish.kind.is_sane() {
+                Submitted::Closed(Phase::Abandoned)
+            } else {
+                Submitted::UnknownKind
+            };
+            return answer(Some(call), refusal, desk.out);
+        }
+        let wish = wish.bounded();
         if let Some(placing) = self.placing.get_mut(&wish.task) {
             // It has asked again: the one before does not listen any more.
             let before = placing.call.replace(call);
@@ -97,6 +162,7 @@ impl Assigner {
                 return answer(Some(call), Submitted::Assigned(known.clone()), desk.out);
             }
         }
+        let former = known.as_ref().map(|known| known.worker);
         let below = known.map(|known| known.rank).max(wish.above);
         if below.is_some_and(|below| below.claim > claim) {
             let counter = below.map_or(0, |below| below.claim.counter);
@@ -107,9 +173,15 @@ impl Assigner {
             return answer(Some(call), busy(desk), desk.out);
         }
         let Wish { task, kind, payload_bytes, avoid, .. } = wish;
-        let (rank, worker, phase) = (next_rank(claim, below), NodeNumber(0), Phase::Assigned);
+        let (rank, worker, phase) = (self.next_rank(claim, below), NodeNumber(0), Phase::Assigned);
         let record = TaskRecord { task, kind, payload_bytes, rank, worker, phase };
-        self.seek(Some(call), record, avoid, desk);
+        self.seek(Some(call), record, avoid, former, desk);
+    }
+
+    /// An attempt after the last, whoever's claim that was under.
+    fn next_rank(&self, claim: Claim, below: Option<Rank>) -> Rank {
+        let spent = self.spent.filter(|spent| spent.claim == claim).map_or(0, |spent| spent.attempt);
+        Rank { claim, attempt: below.map_or(0, |below| below.attempt).max(spent) + 1 }
     }
 
     /// Whether the worker of this assignment can be expected to serve it.
@@ -119,14 +191,23 @@ impl Assigner {
     }
 
     fn may_have_more(&self, task: &TaskId, desk: &mut Desk<'_>) -> bool {
-        let of_client = desk.book.open().filter(|record| record.task.client == task.client).count();
+        let is_other = |other: &TaskId| other.client == task.client && other != task;
+        let of_client = desk.book.open().filter(|record| is_other(&record.task)).count();
         of_client < limits::TASKS_PER_CLIENT_MAX && desk.book.has_room_for(task)
     }
 
-    fn seek(&mut self, call: Option<CallId>, record: TaskRecord, avoid: Vec<PeerId>, desk: &mut Desk<'_>) {
+    fn seek(
+        &mut self,
+        call: Option<CallId>,
+        record: TaskRecord,
+        avoid: Vec<PeerId>,
+        former: Option<NodeNumber>,
+        desk: &mut Desk<'_>,
+    ) {
         let task = record.task;
-        let (asked, tried, unknown_kind) = (None, BTreeSet::new(), false);
-        self.placing.insert(task, Placing { call, record, asked, tried, avoid, unknown_kind });
+        let (asked, tried, unable, doubtful) = (None, BTreeSet::new(), BTreeSet::new(), None);
+        let placing = Placing { call, record, asked, tried, avoid, unable, doubtful, former };
+        self.placing.insert(task, placing);
         self.ask_next(&task, desk);
     }
 
@@ -135,7 +216,12 @@ impl Assigner {
         let Some(placing) = self.placing.get(task) else { return };
         let Some((peer, number)) = self.best(placing, desk) else {
             let Some(placing) = self.placing.remove(task) else { return };
-            let refusal = if placing.unknown_kind { Submitted::UnknownKind } else { busy(desk) };
+            self.give_up(&placing);
+            self.unplaced.insert(*task);
+            // One that does not answer just now may know it.
+            let mut others = desk.workers.iter().filter(|(peer, _)| !placing.unable.contains(peer));
+            let is_unknown = !placing.unable.is_empty() && others.all(|(_, worker)| worker.is_dead);
+            let refusal = if is_unknown { Submitted::UnknownKind } else { busy(desk) };
             return answer(placing.call, refusal, desk.out);
         };
         let Some(placing) = self.placing.get_mut(task) else { return };
@@ -165,7 +251,7 @@ impl Assigner {
         as_good.min_by_key(|(_, _, load, peer, _)| (turn(peer), *load, *peer)).map(|(.., p, n)| (*p, *n))
     }
 
-    /// What a worker said, or nothing in time; the new assignment if it has a place.
+    /// What a worker said, or nothing in time; what has come of it if it has a place.
     pub(super) fn reserved(
         &mut self,
         from: PeerId,
@@ -173,17 +259,21 @@ impl Assigner {
         rank: Rank,
         verdict: Option<Verdict>,
         desk: &mut Desk<'_>,
-    ) -> Option<TaskRecord> {
+    ) -> Option<Found> {
         let placing = self.placing.get_mut(task)?;
         if placing.asked != Some(from) || placing.record.rank != rank {
             return None;
         }
         placing.asked = None;
         if verdict != Some(Verdict::Taken) {
-            placing.unknown_kind |= verdict == Some(Verdict::UnknownKind);
-            if verdict.is_none() {
-                // It may have said yes all the same: the next one's assignment has to count more.
-                placing.record.rank.attempt += 1;
+            match verdict {
+                Some(Verdict::UnknownKind) => drop(placing.unable.insert(from)),
+                None => {
+                    // It may have said yes all the same: the next one's assignment has to count more.
+                    placing.doubtful = Some(rank);
+                    placing.record.rank.attempt += 1;
+                }
+                Some(_) => {}
             }
             self.ask_next(task, desk);
             return None;
@@ -191,8 +281,22 @@ impl Assigner {
         let placing = self.placing.remove(task)?;
         self.turns += 1;
         self.given.insert(from, self.turns);
-        answer(placing.call, Submitted::Assigned(placing.record.clone()), desk.out);
-        Some(placing.record)
+        let Placing { call, record, former, .. } = placing;
+        match desk.book.get(task).filter(|known| known.precedence() > record.precedence()) {
+            Some(known) => {
+                let known = match known.phase {
+                    phase if phase.is_final() => Submitted::Closed(phase),
+                    phase if phase.is_in_hand() => Submitted::Assigned(known.clone()),
+                    _ => Submitted::Again,
+                };
+                answer(call, known, desk.out);
+                Some(Found::TooLate)
+            }
+            None => {
+                answer(call, Submitted::Assigned(record.clone()), desk.out);
+                Some(Found::Worker { record, former })
+            }
+        }
     }
 
     /// Gives the tasks of workers that are gone, and those that their workers have lost, to others.
@@ -205,19 +309,25 @@ impl Assigner {
         let is_orphan =
             |r: &&TaskRecord| r.phase == Phase::Lost || (r.phase.is_in_hand() && is_dead(r.worker));
         let orphans: Vec<TaskRecord> = desk.book.open().filter(is_orphan).cloned().collect();
+        let mut greater = None;
         for orphan in orphans {
-            if self.placing.contains_key(&orphan.task) || self.placing.len() >= limits::TASKS_PLACING_MAX {
+            let is_sought = self.placing.contains_key(&orphan.task) || self.unplaced.contains(&orphan.task);
+            if is_sought || self.placing.len() >= limits::TASKS_PLACING_MAX {
                 continue;
             }
             if orphan.rank.claim > claim {
-                let counter = orphan.rank.claim.counter;
-                return desk.out.push(Action::Outranked { counter });
+                greater = greater.max(Some(orphan.rank.claim));
+                continue;
             }
-            let rank = next_rank(claim, Some(orphan.rank));
+            let rank = self.next_rank(claim, Some(orphan.rank));
             let former = orphan.worker;
             let avoid =
                 desk.workers.keys().copied().filter(|p| (desk.number_of)(p) == Some(former)).collect();
-            self.seek(None, TaskRecord { rank, phase: Phase::Assigned, ..orphan }, avoid, desk);
+            let record = TaskRecord { rank, phase: Phase::Assigned, ..orphan };
+            self.seek(None, record, avoid, Some(former), desk);
+        }
+        if let Some(Claim { counter, .. }) = greater {
+            desk.out.push(Action::Outranked { counter });
         }
     }
 }
@@ -228,11 +338,6 @@ impl Worker {
         let part = |tasks: u64| TASKS_PART_CENTI * tasks.min(self.slots.max(1)) / self.slots.max(1);
         self.load_centi.saturating_sub(part(self.tasks)) + part(tasks)
     }
-}
-
-/// An attempt after the last, whoever's claim that was under.
-fn next_rank(claim: Claim, below: Option<Rank>) -> Rank {
-    Rank { claim, attempt: below.map_or(0, |below| below.attempt) + 1 }
 }
 
 fn busy(desk: &Desk<'_>) -> Submitted {

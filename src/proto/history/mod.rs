@@ -24,6 +24,8 @@
 //! * Heard records come from members only, and are handed in as they are.
 
 mod assign;
+#[cfg(test)]
+mod assign_tests;
 mod book;
 mod places;
 #[cfg(test)]
@@ -35,7 +37,7 @@ pub use assign::Wish;
 pub use places::Means;
 
 use self::{
-    assign::{Assigner, Desk},
+    assign::{Assigner, Desk, Found},
     book::Book,
     places::Places,
 };
@@ -432,17 +434,24 @@ impl History {
 
     fn on_verdict(&mut self, said: Said, now: Millis, out: &mut Outbox<Action>, asks: &mut Asks) {
         let Said { from, task, rank, verdict } = said;
-        let mut assigned = None;
+        let mut found = None;
         self.with_desk(out, asks, |assigner, desk| {
-            assigned = assigner.reserved(from, &task, rank, verdict, desk);
+            found = assigner.reserved(from, &task, rank, verdict, desk);
         });
-        let Some(record) = assigned else { return };
-        let before = self.book.get(&task).filter(|known| known.rank < record.rank).map(|known| known.worker);
-        if let Some(from) = before.filter(|worker| *worker != record.worker) {
-            out.push(Action::Publicise(Moved { task, from, to: record.worker }));
+        match found {
+            Some(Found::Worker { record, former }) => {
+                if let Some(from) = former.filter(|worker| *worker != record.worker) {
+                    out.push(Action::Publicise(Moved { task, from, to: record.worker }));
+                }
+                self.join(record.clone(), now, out);
+                out.push(Action::Publish { record });
+            }
+            // The worker that has taken it shall hear why it need not wait.
+            Some(Found::TooLate) => {
+                out.extend(self.book.get(&task).map(|known| Action::Publish { record: known.clone() }));
+            }
+            None => {}
         }
-        self.join(record.clone(), now, out);
-        out.push(Action::Publish { record });
     }
 
     // ---- worker ----
@@ -530,8 +539,17 @@ impl History {
     }
 
     fn end(&mut self, task: &TaskId, phase: Phase, now: Millis, out: &mut Outbox<Action>) {
-        let Some(known) = self.book.get(task).filter(|known| !known.phase.is_final()) else { return };
-        let record = TaskRecord { phase, ..known.clone() };
+        let mut sought = None;
+        self.with_desk(out, &mut Asks::new(), |assigner, desk| {
+            sought = assigner.end(task, phase, desk);
+        });
+        // A worker that was asked just now hears of the end under the assignment that it was asked for.
+        let known = self.book.get(task);
+        let record = match (sought, known) {
+            (Some(sought), None) => sought,
+            (_, Some(known)) if !known.phase.is_final() => TaskRecord { phase, ..known.clone() },
+            _ => return,
+        };
         if self.join(record.clone(), now, out) {
             out.push(Action::Publish { record });
         }
@@ -550,6 +568,7 @@ impl History {
         for task in self.places.silent(now) {
             self.give_up(&task, Phase::Abandoned, now, out);
         }
+        self.assigner.look_again();
         self.assign(now, out, Assigner::place_orphans);
         self.book.forget_old(now);
         out.push(Action::Arm { at: now + limits::TASK_TICK, timer: Timer::Tick });

@@ -2,7 +2,7 @@
 //!
 //! It says when work begins and when a place is free again. It never sees a picture.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::model::{
     Millis, limits,
@@ -21,9 +21,9 @@ pub struct Means {
 }
 
 impl Means {
-    /// Tasks that it has in hand at most.
+    /// Tasks that it has in hand at most; without a slot there is nothing to wait for.
     pub fn places(&self) -> usize {
-        self.slots + self.queue
+        if self.slots == 0 { 0 } else { self.slots + self.queue }
     }
 }
 
@@ -32,8 +32,8 @@ impl Means {
 pub(super) struct Places {
     means: Means,
     taken: BTreeMap<TaskId, Taken>,
-    /// Work that cannot be stopped, whether it is still wanted or not.
-    running: BTreeSet<(TaskId, Rank)>,
+    /// Work that cannot be stopped, whether it is still wanted or not, and the bytes that it holds.
+    running: BTreeMap<(TaskId, Rank), u64>,
     serial: u64,
     is_leaving: bool,
 }
@@ -58,7 +58,7 @@ enum Stage {
 
 impl Places {
     pub(super) fn new(means: Means) -> Self {
-        Self { means, taken: BTreeMap::new(), running: BTreeSet::new(), serial: 0, is_leaving: false }
+        Self { means, taken: BTreeMap::new(), running: BTreeMap::new(), serial: 0, is_leaving: false }
     }
 
     pub(super) fn leave(&mut self) {
@@ -68,9 +68,13 @@ impl Places {
     /// Whether a place can be had for this; takes none.
     pub(super) fn judge(&self, record: &TaskRecord) -> Verdict {
         let others = || self.taken.iter().filter(|(task, _)| **task != record.task).map(|(_, taken)| taken);
+        // What is worked on for an earlier assignment of this very task goes on, and nobody will want it.
+        let is_stray = |at: &(TaskId, Rank)| at.0 == record.task || self.is_stray(at);
+        let strays: Vec<u64> =
+            self.running.iter().filter(|(at, _)| is_stray(at)).map(|(_, bytes)| *bytes).collect();
         // An answer that waits to be taken needs no place any more, only memory.
-        let busy = others().filter(|taken| taken.stage != Stage::Done).count() + self.stray_runs();
-        let bytes: u64 = others().map(|taken| taken.payload_bytes).sum();
+        let busy = others().filter(|taken| taken.stage != Stage::Done).count() + strays.len();
+        let bytes = others().map(|taken| taken.payload_bytes).sum::<u64>() + strays.iter().sum::<u64>();
         let kept = others().count();
         if self.is_leaving {
             Verdict::Leaving
@@ -120,7 +124,7 @@ impl Places {
         });
         let (_, task, taken) = waiting.min_by_key(|(serial, ..)| *serial)?;
         taken.stage = Stage::Running;
-        self.running.insert((task, taken.rank));
+        self.running.insert((task, taken.rank), taken.payload_bytes);
         Some((task, taken.rank))
     }
 
@@ -198,8 +202,11 @@ impl Places {
 
     /// Work that goes on although nobody waits for it: it has a processor all the same.
     fn stray_runs(&self) -> usize {
-        let is_stray = |(task, rank): &&(TaskId, Rank)| self.rank(task) != Some(*rank);
-        self.running.iter().filter(is_stray).count()
+        self.running.keys().filter(|at| self.is_stray(at)).count()
+    }
+
+    fn is_stray(&self, (task, rank): &(TaskId, Rank)) -> bool {
+        self.rank(task) != Some(*rank)
     }
 }
 
