@@ -337,6 +337,52 @@ pub const TASK_LOAD_BAND_CENTI: u64 = 1000;
 pub const TASK_EXCHANGE_EVERY: Millis = Millis(2000);
 /// A node that is to stop waits so long for the tasks that it has in hand.
 pub const TASK_LEAVE_PATIENCE: Millis = Millis(10_000);
+/// An encoded message of the election: the loads of all members fit, in a sixteenth of an rpc request.
+pub const ELECTION_MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// Elections that a node remembers, for people.
+pub const ELECTIONS_KEPT: usize = 32;
+/// Who has the k-th lowest load waits k times this before it stands: time for a question, its answers and
+/// the news on a LAN that is busy, so that the first is in office before the second stands.
+pub const ELECTION_STEP: Millis = Millis(150);
+/// Nobody waits for more than so many steps: the first to notice a death may be one of the last in rank, and
+/// the others notice up to a second later.
+pub const ELECTION_STEPS_MAX: usize = 4;
+/// How long a candidate waits for answers, and who has agreed to it agrees to nobody else.
+pub const ELECTION_ANSWER: Millis = Millis(300);
+/// After this long a candidate asks those again who had agreed to another: by then the worse of two has
+/// withdrawn.
+pub const ELECTION_AGAIN: Millis = Millis(100);
+/// Who has agreed to a candidate waits this long for its news before it stands itself: longer than
+/// [`ELECTION_ANSWER`], after which the others are free again, too, and than a heartbeat, which brings the
+/// claim when the news was lost. With two steps it stays below one second, so that somebody is in office by
+/// then also when the first candidate dies in the middle.
+pub const ELECTION_PATIENCE: Millis = Millis(400);
+/// Who comes to see a majority, after its start or after a cut, listens for two heartbeats before it stands:
+/// a coordinator in office is heard by then.
+pub const ELECTION_LOOK: Millis = Millis(600);
+/// The longest random wait after the first lost candidacy; doubles with each next.
+pub const ELECTION_RETRY: Millis = Millis(300);
+/// The longest random wait after any lost candidacy: a cluster is not without a coordinator for longer.
+pub const ELECTION_RETRY_MAX: Millis = Millis(1200);
+/// By so many hundredths of a point a load is clearly lower: more than a smoothed load moves by chance.
+pub const CLEARLY_BETTER_CENTI: u64 = 1500;
+/// For so many heartbeats in a row a load has to be clearly lower than the coordinator's: 1.5 s.
+pub const CLEARLY_BETTER_BEATS: u32 = 5;
+/// A coordinator whose load is above this, in hundredths of a point, has no room for its office.
+pub const RESIGN_ABOVE_CENTI: u64 = 9000;
+/// For so many heartbeats in a row it has to be above: longer than [`CLEARLY_BETTER_BEATS`], since a
+/// candidate that comes by itself costs fewer messages.
+pub const RESIGN_BEATS: u32 = 10;
+/// No office ends of free will before it has lasted so long: at most one such change a minute.
+pub const TENURE: Millis = Millis(60_000);
+/// Who has not heard the coordinator for two heartbeats takes a candidate's word that it is dead: half of
+/// [`SUSPECT_AFTER`], by which those who notice a death first are ahead of the others at most.
+pub const COORDINATOR_SILENT: Millis = Millis(2 * HEARTBEAT.0);
+/// A coordinator that is neither in view nor heard for so long is gone, also where nobody says that it is
+/// dead: as long as silence, a probe and the probes through others take.
+pub const COORDINATOR_SILENCE_MAX: Millis = Millis(2 * SUSPECT_AFTER.0);
+/// A coordinator claims anew for what clients know no more often: each time costs a message to everybody.
+pub const ANEW_EVERY: Millis = Millis(1000);
 
 // ---- founding ----
 
@@ -449,4 +495,8 @@ const _: () = assert!((TRANSFER_CHUNKS_MAX + TRANSFER_READY_MAX + 1) * CHUNK_BYT
 const _: () = assert!(BULK_ASKED_PER_STREAM_MAX * BULK_STREAMS_OPENED_MAX < BULK_SERVED_PER_PEER_MAX);
 const _: () = assert!(BULK_SERVED_PER_PEER_MAX < BULK_SERVED_MAX);
 const _: () = assert!(BULK_STREAMS_OPENED_MAX <= BULK_STREAMS_PER_PEER_MAX);
+const _: () = assert!(ELECTION_ANSWER.0 < ELECTION_PATIENCE.0 && HEARTBEAT.0 < ELECTION_PATIENCE.0);
+const _: () = assert!(ELECTION_STEP.0 * (ELECTION_STEPS_MAX as u64) + ELECTION_ANSWER.0 < 1000);
+const _: () = assert!(ELECTION_PATIENCE.0 + 2 * ELECTION_STEP.0 < 1000);
+const _: () = assert!(MEMBERS_MAX * 16 + 1024 < ELECTION_MESSAGE_BYTES_MAX);
 const _: () = assert!(OFFER_IDS_MAX * 34 < RPC_REQUEST_BYTES_MAX);

@@ -11,6 +11,7 @@ use std::{
 use super::{
     Outbox,
     chunkpaxos::{self, AcceptorRecord, Ballot, ChunkPaxos},
+    election::{self, Election},
     founding::{self, FoundingMachine, FoundingRecord},
     membership::{self, Membership},
     placement::SlotKeepers,
@@ -260,4 +261,83 @@ pub fn heartbeat(bytes: &[u8]) -> bool {
     assert!(author != CLUSTER.members[0].peer || view.ignored() == 3, "it hears itself");
     assert_eq!(view.view().count(), CLUSTER.members.len());
     true
+}
+
+// ---- the election ----
+
+/// What a member says about the coordinator, asked and told, to a node out of office and to one in office.
+pub fn election(bytes: &[u8]) -> bool {
+    use election::{Event, Message, Timer};
+    let Some(message) = canonical(bytes, Message::decode, Message::encode) else { return false };
+    assert!(bytes.len() <= limits::ELECTION_MESSAGE_BYTES_MAX);
+    let (me, from) = two();
+    let alive: BTreeMap<PeerId, u64> = CLUSTER.members.iter().map(|member| (member.peer, 2000)).collect();
+    for is_elected in [false, true] {
+        let (founding, epoch) = (CLUSTER.clone(), Epoch::FOUNDING);
+        let mut machine = Election::new(election::Config { me, founding, epoch, boot: 3, seed: [1; 32] });
+        let asked = || Event::Asked { from, call: 9, message: message.clone() };
+        let told = || Event::Told { from, message: message.clone() };
+        let answered = || Event::Answered { from, answer: Some(message.clone()) };
+        hear_election(&mut machine, 0, Event::View { alive: alive.clone() });
+        hear_election(&mut machine, 300, Event::Timer(Timer::Tick));
+        // It asks now; the other agrees, or says what was read.
+        let asks = hear_election(&mut machine, 900, Event::Timer(Timer::Stand));
+        let counter = asks.expect("it is the best, or the second or third and waits no longer");
+        if is_elected {
+            let verdict = election::Verdict::Agrees;
+            let (asked, known, load_centi) = (counter, None, 1);
+            let agrees = Message::Alive { epoch, asked, load_centi, counter, known, verdict };
+            hear_election(&mut machine, 901, Event::Answered { from, answer: Some(agrees) });
+            assert!(machine.in_office().is_some(), "two of three agree");
+        }
+        for (at, event) in [
+            (902, answered()),
+            (903, asked()),
+            (904, told()),
+            (905, asked()),
+            (1200, Event::Timer(Timer::Answers)),
+            (1201, Event::View { alive: alive.clone() }),
+            (1202, Event::Dead { peer: from }),
+            (1203, told()),
+            (1204, Event::Leave),
+            (1205, asked()),
+        ] {
+            hear_election(&mut machine, at, event);
+            let held = machine.claim();
+            assert!(held.is_none_or(|claim| claim.epoch == epoch && claim.counter > 0));
+            assert!(held.is_none() || machine.reason(PeerId::to_string).is_some_and(|text| !text.is_empty()));
+            assert!(machine.records().len() <= limits::ELECTIONS_KEPT);
+        }
+        assert_eq!(machine.in_office(), None, "it has left");
+    }
+    true
+}
+
+/// Hands in one event; the counter of the question, if the machine asks one.
+fn hear_election(machine: &mut Election, at: u64, event: election::Event) -> Option<u64> {
+    use election::{Action, Message};
+    let (me, is_question) = (two().0, matches!(event, election::Event::Asked { .. }));
+    let (mut counter, mut answers) = (None, 0);
+    let mut out = Outbox::new();
+    machine.handle(Millis(at), event, &mut out);
+    for action in out.drain() {
+        let message = match action {
+            Action::Ask { to, message } | Action::Tell { to, message } => {
+                assert_ne!(to, me, "it talks to itself");
+                message
+            }
+            Action::Answer { call, message } => {
+                assert_eq!(call, 9);
+                answers += 1;
+                message
+            }
+            Action::Arm { .. } | Action::Publicise(_) => continue,
+        };
+        if let Message::Election { counter: asked, .. } = message {
+            counter = Some(asked);
+        }
+        assert_eq!(Message::decode(&message.encode()), Ok(message));
+    }
+    assert_eq!(answers, usize::from(is_question), "one answer to each question");
+    counter
 }

@@ -24,6 +24,7 @@
 //! Bad input is ignored or answered, never a panic and never an error type.
 
 pub mod chunkpaxos;
+pub mod election;
 pub mod errand;
 pub mod founding;
 #[cfg(feature = "fuzzing")]

@@ -9,16 +9,18 @@ use tintype::{
     model::{
         BodyId, Digest, FoundingId, Incarnation, ObjectId, PeerId, RequestId, codec,
         hello::{Hello, Kind, KnownPeer, Side},
-        member::{Epoch, Founding},
+        member::{Epoch, Founding, NodeNumber},
         object::{
             BodyPublic, ChunkRef, ManifestBody, ManifestPublic, ManifestRest, PartPublic, PartRef, Redundancy,
         },
         register::{RawRegister, VerifiedRegister},
         rpc::{BodyState, Counters, EventInfo, NodeInfo, NodeState, Request, Response},
+        task::Claim,
     },
     net,
     proto::{
         chunkpaxos::{Accepted, AcceptorRecord, Answer, Ballot, Body, Command, Message, Outcome, RoundId},
+        election as coordinator,
         founding::{self, FoundingRecord},
         membership,
     },
@@ -34,6 +36,7 @@ pub const BY_OTHERS: [&str; 3] = ["certificate", "pictures", "thumbnails"];
 const ACCEPTOR: &str = include_str!("../../vectors/acceptor.txt");
 const ADMISSION: &str = include_str!("../../vectors/admission.txt");
 const BULK: &str = include_str!("../../vectors/bulk.txt");
+const ELECTION: &str = include_str!("../../vectors/election.txt");
 const FOUNDING: &str = include_str!("../../vectors/founding.txt");
 const HEARTBEAT: &str = include_str!("../../vectors/heartbeat.txt");
 const KEY_FILE: &str = include_str!("../../vectors/key-file.txt");
@@ -72,6 +75,7 @@ pub fn made() -> Vec<Seed> {
         rpc(),
         lane(),
         cluster(),
+        election(),
         bulk(),
         objects(),
         keys(),
@@ -361,6 +365,24 @@ fn cluster() -> Vec<Seed> {
     (many.addrs, many.name) = (vec![OWN_ADDRESS.into(); 8], "n".repeat(64));
     seeds.push(seed("heartbeat", "stranger", stranger.encode()));
     seeds.push(seed("heartbeat", "much", many.encode()));
+    seeds
+}
+
+fn election() -> Vec<Seed> {
+    let names = ELECTION.lines().filter_map(|line| line.split_once(' ')).map(|(name, _)| name);
+    let mut seeds: Vec<Seed> = names.map(|name| seed("election", name, vector(ELECTION, name))).collect();
+    // After the first no counter is left; the second is nobody's.
+    let claim = |counter, node| Claim { epoch: Epoch::FOUNDING, counter, node: NodeNumber(node) };
+    let say = |claim| coordinator::Message::Resign { claim }.encode();
+    seeds.push(seed("election", "resign-greatest", say(claim(Claim::COUNTER_MAX, 1))));
+    seeds.push(seed("election", "resign-insane", say(claim(u64::MAX, 9))));
+    let loads = (0..128).map(|node| (NodeNumber(node), u64::MAX)).collect();
+    let (claim, reason) = (claim(1 << 40, 1), coordinator::Reason::Death(hello_peer()));
+    let news = coordinator::Message::Coordinator { claim, reason, loads };
+    seeds.push(seed("election", "much", news.encode()));
+    let disorder = vec![(NodeNumber(1), 1), (NodeNumber(1), 2)];
+    let news = coordinator::Message::Coordinator { claim, reason, loads: disorder };
+    seeds.push(seed("election", "near-disorder", news.encode()));
     seeds
 }
 
