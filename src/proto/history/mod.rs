@@ -29,6 +29,8 @@ mod assign_tests;
 mod book;
 mod places;
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -316,7 +318,8 @@ impl History {
                 self.assign(now, out, Assigner::place_orphans);
             }
             Event::Office { mine, greatest } => {
-                self.greatest = greatest;
+                // Nobody in office is no reason to forget who was: those before count no more.
+                self.greatest = self.greatest.max(greatest).max(mine);
                 self.assigner.set_office(mine, out);
                 self.assign(now, out, Assigner::place_orphans);
             }

@@ -213,6 +213,7 @@ fn a_place_is_refused_in_so_many_words() {
     let known = record(1, rank(2, 2), 0);
     let mut bench = Bench::new(2, means(1, 0));
     bench.run(Event::Office { mine: None, greatest: Some(claim(2)) });
+    bench.run(Event::Office { mine: None, greatest: None });
     assert_eq!(bench.reserve(&known).0, Verdict::Taken);
     let unknown = TaskRecord { kind: TaskKind("paint".into()), ..record(7, rank(2, 1), 0) };
     let insane = TaskRecord { payload_bytes: limits::TASK_PAYLOAD_BYTES_MAX + 1, ..record(7, rank(2, 1), 0) };
