@@ -89,6 +89,10 @@ impl World {
         let write = Write::Body { id: job.id, body: Arc::clone(&job.body) };
         job.writing = self.write(node, write, Then::Put(put));
         job.full = !job.writing;
+        if job.full {
+            // The one whose copy is lacking is this node itself.
+            self.missed(node);
+        }
         if let Some(running) = &mut self.nodes[node].running {
             running.puts.insert(put, job);
         }

@@ -17,6 +17,12 @@ pub struct Wrong {
     pub same_boot: bool,
     /// A restarted node has lost its records and has its identity.
     pub wiped: bool,
+    /// The counters of claims begin anew with each start.
+    pub forgets_its_claims: bool,
+    /// A coordinator takes a worker's silence for a refusal: it may have taken the task all the same.
+    pub silence_is_refusal: bool,
+    /// A worker's work never ends.
+    pub loses_work: bool,
 }
 
 /// Something breaks, or is mended.

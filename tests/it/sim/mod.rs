@@ -1,7 +1,8 @@
 //! The simulator: whole nodes and clients in one thread, in a world whose every choice comes from a seed.
 //!
 //! Each node is all machines of `proto`, wired as the real driver wires them, with the real encodings on
-//! disk and wire and the real seals; each client puts, gets and removes step by step. The network loses,
+//! disk and wire and the real seals; each client puts, gets and removes step by step, and has tasks done by
+//! the workers that elected coordinators find. The network loses,
 //! repeats, reorders and delays, and is cut one way or both; disks lose what was not synced, rot, fill up and
 //! slow down; clocks drift and jump; processes die, stand still, and machines are lost for good. What must
 //! hold is in `oracle`, one file each.
@@ -26,6 +27,7 @@ mod report;
 mod run;
 mod serve;
 mod store;
+mod tasks;
 mod world;
 
 use tintype::proto::chunkpaxos::Variant;
@@ -37,8 +39,10 @@ use run::{Runner, run};
 const SEEDS: u64 = 300;
 
 /// Seeds beyond those that have found something once, and what.
-const FOUND: [(u64, &str); 1] =
-    [(1397, "repair looked among the founding's acceptors after a hash slot was handed over to others")];
+const FOUND: [(u64, &str); 2] = [
+    (1397, "repair looked among the founding's acceptors after a hash slot was handed over to others"),
+    (1627, "what reached a process that stood still was heard by its successor, after a power cut (no bug)"),
+];
 
 #[test]
 fn what_must_hold_holds_for_every_seed() {
@@ -50,6 +54,8 @@ fn what_must_hold_holds_for_every_seed() {
             tally.corrupt_found > 0 && tally.bodies_repaired > 0 && tally.forgeries_refused > 0,
             "{tally}"
         );
+        assert!(tally.effective > 3 * tally.runs && tally.moved > tally.runs / 4, "{tally}");
+        assert!(tally.elections > tally.runs, "{tally}");
     }
 }
 
@@ -93,6 +99,21 @@ fn speaking_before_persisting_is_found() {
 #[test]
 fn a_handover_that_scans_without_a_fence_is_found() {
     is_found(Wrong { variant: Variant::NoFence, ..Wrong::default() }, 400);
+}
+
+#[test]
+fn counters_that_begin_anew_with_each_start_are_found() {
+    is_found(Wrong { forgets_its_claims: true, ..Wrong::default() }, 300);
+}
+
+#[test]
+fn a_coordinator_that_takes_silence_for_a_refusal_is_found() {
+    is_found(Wrong { silence_is_refusal: true, ..Wrong::default() }, 300);
+}
+
+#[test]
+fn a_worker_whose_work_never_ends_is_found() {
+    is_found(Wrong { loses_work: true, ..Wrong::default() }, 20);
 }
 
 #[test]

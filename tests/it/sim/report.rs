@@ -30,6 +30,12 @@ pub struct Tally {
     pub torn_groups: u64,
     pub attempts: u64,
     pub handovers: u64,
+    /// Tasks that clients submitted, answers that counted, tasks that went to another worker.
+    pub tasks: u64,
+    pub effective: u64,
+    pub moved: u64,
+    /// How often somebody came into office.
+    pub elections: u64,
     faults: BTreeMap<&'static str, u64>,
 }
 
@@ -83,6 +89,10 @@ impl Tally {
             (&mut self.torn_groups, run.torn_groups),
             (&mut self.attempts, run.attempts),
             (&mut self.handovers, run.handovers),
+            (&mut self.tasks, run.tasks),
+            (&mut self.effective, run.effective),
+            (&mut self.moved, run.moved),
+            (&mut self.elections, run.elections),
         ];
         sums.into_iter().for_each(|(sum, part)| *sum += part);
         run.faults.iter().for_each(|(kind, count)| *self.faults.entry(kind).or_default() += count);
@@ -131,6 +141,11 @@ impl fmt::Display for Tally {
             "{} writes lost in crashes, {} syncs torn by them; {} handovers of a slot in {} attempts",
             self.lost_writes, self.torn_groups, self.handovers, self.attempts
         )?;
+        writeln!(
+            f,
+            "{} tasks, {} effective answers, {} moved to another worker; {} elections",
+            self.tasks, self.effective, self.moved, self.elections
+        )?;
         let faults: Vec<String> = self.faults.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         write!(f, "{} faults: {}", self.faults(), faults.join(", "))
     }
@@ -156,9 +171,14 @@ impl Trace {
     }
 
     pub fn packet(&mut self, now_ms: u64, from: Party, to: Party, packet: &Packet) {
+        let text;
         let (kind, number, bytes): (&str, u64, &[u8]) = match packet {
             Packet::Lane(bytes) => ("lane", 0, bytes),
-            Packet::Gossip(bytes) => ("gossip", 0, bytes),
+            Packet::Gossip(bytes, _) => ("gossip", 0, bytes),
+            Packet::OfTasks(said) => {
+                text = format!("{said:?}");
+                ("tasks", 0, text.as_bytes())
+            }
             Packet::Ask { number, bytes } => ("ask", *number, bytes),
             Packet::Told { number, bytes } => ("told", *number, bytes),
             Packet::Store { number, body, .. } => ("store", *number, body),
@@ -211,7 +231,8 @@ fn shown(packet: &Packet) -> String {
             Ok((_, message)) => format!("{:?} of {} {:?}", message.round, message.object, message.body),
             Err(error) => error.to_string(),
         },
-        Packet::Gossip(bytes) => format!("a heartbeat of {} bytes", bytes.len()),
+        Packet::Gossip(bytes, beside) => format!("a heartbeat of {} bytes, {beside:?}", bytes.len()),
+        Packet::OfTasks(said) => format!("{said:?}"),
         Packet::Ask { number, bytes } => match Request::decode(bytes) {
             Ok(Request::Propose { value }) => format!("#{number} Propose {}", version_of(&value)),
             request => format!("#{number} {request:?}"),

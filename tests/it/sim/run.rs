@@ -8,12 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tintype::model::ObjectId;
+use tintype::{model::ObjectId, proto::election::Election};
 
 use super::{
-    client::Goal,
+    client::{Goal, SimClient},
     faults::{Plan, Wrong},
-    oracle::views,
+    oracle::{
+        claims::{Belief, Claims},
+        views,
+    },
     report::{Tally, Trace, say},
     world::World,
 };
@@ -25,6 +28,8 @@ const SETTLE_MS: u64 = 40_000;
 const LOOK_EVERY_MS: u64 = 2000;
 /// How long a last read may take.
 const LAST_READ_MS: u64 = 10_000;
+/// An election may be under way when it is looked who is in office: it is over by then.
+const CLAIMS_CALM_MS: u64 = 3000;
 /// How often a long run says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
@@ -64,7 +69,8 @@ impl World {
     fn settle(&mut self, end_ms: u64) {
         while self.now < end_ms && self.failure.is_none() {
             self.run_until((self.now + LOOK_EVERY_MS).min(end_ms));
-            let is_quiet = self.clients.iter().all(|client| !client.is_busy());
+            let is_done = |client: &SimClient| !client.is_busy() && client.errands.are_over();
+            let is_quiet = self.clients.iter().all(is_done);
             let is_founded = self.nodes.iter().all(|node| node.is_gone || node.is_ready(self.now));
             // Long enough for whoever died last to be known for dead, and who stood still last for alive.
             let stood_still = self.nodes.iter().filter_map(|node| node.still_until).max();
@@ -103,6 +109,7 @@ impl World {
         }
         self.read_all();
         self.look_at_views();
+        self.look_at_tasks();
         let checked = self.bodies_are_there();
         self.check(checked);
         let checked = self.oracle.calls.all_answered(|node| self.clock(node).0);
@@ -135,6 +142,31 @@ impl World {
             let checked = views::settled(node, other, state, is_there[other]);
             self.check(checked);
         }
+    }
+
+    /// One coordinator, whom all follow, and no task that somebody waits for.
+    fn look_at_tasks(&mut self) {
+        let checked = self.oracle.tasks_end.all_ended();
+        self.check(checked);
+        let end = self.now + CLAIMS_CALM_MS;
+        while self.failure.is_none() && self.now < end && Claims::calm(&self.beliefs()).is_err() {
+            self.run_until(self.now + 100);
+        }
+        let checked = Claims::calm(&self.beliefs());
+        self.check(checked);
+    }
+
+    fn beliefs(&self) -> Vec<Belief> {
+        let tasks = self.nodes.iter().enumerate().filter_map(|(node, of)| {
+            let cluster = of.running.as_ref()?.cluster.as_ref()?;
+            Some((node, &cluster.tasks.election))
+        });
+        let belief = |(node, election): (usize, &Election)| Belief {
+            node,
+            claim: election.claim(),
+            is_own: election.in_office().is_some(),
+        };
+        tasks.map(belief).collect()
     }
 
     /// Reads every object, which must work now, and give at least what was acknowledged.

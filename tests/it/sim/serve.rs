@@ -20,6 +20,7 @@ use super::{
     links::Party,
     node::{Asked, Caller, TimerKey},
     store::Read,
+    tasks::Beside,
     world::{Packet, World},
 };
 
@@ -27,7 +28,8 @@ impl World {
     pub fn node_gets(&mut self, node: usize, from: Party, packet: Packet) {
         match packet {
             Packet::Lane(bytes) => self.on_lane(node, from, &bytes),
-            Packet::Gossip(bytes) => self.on_gossip(node, from, &bytes),
+            Packet::Gossip(bytes, beside) => self.on_gossip(node, from, &bytes, beside),
+            Packet::OfTasks(said) => self.node_hears_of_tasks(node, from, said),
             Packet::Ask { number, bytes } => match Request::decode(&bytes) {
                 Ok(request) => self.serve(node, from, number, request),
                 Err(error) => self.fail(|| format!("a request that cannot be read: {error}")),
@@ -69,12 +71,23 @@ impl World {
         }
     }
 
-    fn on_gossip(&mut self, node: usize, from: Party, bytes: &[u8]) {
+    fn on_gossip(&mut self, node: usize, from: Party, bytes: &[u8], beside: Beside) {
         let Some(author) = self.peer_of(from) else { return };
         match membership::Message::decode(bytes) {
-            Ok(message) => self.feed_membership(node, membership::Event::Heard { author, message }),
+            Ok(message) => {
+                let before = self.heartbeats_ignored(node);
+                self.feed_membership(node, membership::Event::Heard { author, message });
+                if self.heartbeats_ignored(node) == before {
+                    self.hear_beside(node, author, beside);
+                }
+            }
             Err(error) => self.fail(|| format!("a heartbeat that cannot be read: {error}")),
         }
+    }
+
+    fn heartbeats_ignored(&self, node: usize) -> u64 {
+        let cluster = self.nodes[node].running.as_ref().and_then(|r| r.cluster.as_ref());
+        cluster.map_or(0, |cluster| cluster.membership.ignored())
     }
 
     fn peer_of(&self, party: Party) -> Option<PeerId> {
@@ -167,6 +180,7 @@ impl World {
         match running.asked.get(&number) {
             Some(Asked::Forward { .. }) => self.forward_ended(node, number, None),
             Some(Asked::Fetch { .. }) => self.fetch_ended(node, number, None),
+            Some(Asked::OfTasks(_)) => self.of_tasks_answered(node, number, None),
             Some(_) => self.told(node, number, None),
             None => {}
         }

@@ -14,6 +14,7 @@ use tintype::{
         member::Founding,
         register::{RawRegister, VerifiedRegister},
         slots::HashSlot,
+        task::{Rank, TaskId},
     },
     seal,
 };
@@ -28,6 +29,7 @@ use super::{
     node::{Node, TimerKey},
     oracle::Oracle,
     report::{Tally, Trace},
+    tasks::{Beside, Said},
 };
 
 /// What crosses the network. All but bodies in the real encoding.
@@ -35,8 +37,10 @@ use super::{
 pub enum Packet {
     /// A frame of the lane between two members.
     Lane(Vec<u8>),
-    /// A heartbeat.
-    Gossip(Vec<u8>),
+    /// A heartbeat, and what it says of tasks.
+    Gossip(Vec<u8>, Beside),
+    /// Anything else about tasks.
+    OfTasks(Said),
     /// An rpc question.
     Ask { number: u64, bytes: Vec<u8> },
     /// Its answer.
@@ -53,8 +57,10 @@ pub enum Packet {
 
 /// What happens at some time.
 pub enum Thing {
-    /// A packet arrives. `process` counts the sender's starts.
+    /// A packet arrives.
     Arrive { from: Party, to: Party, packet: Packet },
+    /// What reached a node while it stood still goes on, unless its process has ended meanwhile.
+    Held { node: usize, life: u64, thing: Box<Thing> },
     /// A timer of a node's machine rings.
     Ring { node: usize, life: u64, key: TimerKey },
     /// A group of writes is durable.
@@ -77,6 +83,12 @@ pub enum Thing {
     Start { node: usize },
     /// A client thinks.
     Wake { client: usize, life: u64 },
+    /// A client has another task for the cluster.
+    Errand { client: usize, life: u64 },
+    /// A client's tasks go on.
+    ErrandWakes { client: usize, life: u64 },
+    /// A worker has done its work.
+    Worked { node: usize, life: u64, task: TaskId, rank: Rank },
 }
 
 /// How often connections are looked at.
@@ -174,6 +186,7 @@ impl World {
         for client in 0..self.clients.len() {
             let delay = self.dice.between(200, 1500);
             self.after(delay, Thing::Wake { client, life: 0 });
+            self.after(2 * delay, Thing::Errand { client, life: 0 });
         }
         for (at, fault) in self.plan.faults.clone() {
             self.after(at, Thing::Fault(fault));
@@ -200,11 +213,12 @@ impl World {
     }
 
     fn step(&mut self, thing: Thing) {
-        if let Some(until) = self.stands_still(&thing) {
-            let delay = until - self.now;
-            return self.after(delay, thing);
+        if let Some((node, until)) = self.stands_still(&thing) {
+            let (delay, life) = (until - self.now, self.nodes[node].life);
+            return self.after(delay, Thing::Held { node, life, thing: Box::new(thing) });
         }
         match thing {
+            Thing::Held { node, life, thing } if self.lives(node, life) => self.step(*thing),
             Thing::Arrive { from, to, packet } => self.arrive(from, to, packet),
             Thing::Ring { node, life, key } if self.lives(node, life) => self.ring(node, key),
             Thing::Synced { node, life } if self.lives(node, life) => self.synced(node),
@@ -226,6 +240,13 @@ impl World {
             Thing::Fault(fault) => self.break_something(fault),
             Thing::Start { node } => self.start(node),
             Thing::Wake { client, life } if self.clients[client].life == life => self.client_wakes(client),
+            Thing::Errand { client, life } if self.clients[client].life == life => self.next_errand(client),
+            Thing::ErrandWakes { client, life } if self.clients[client].life == life => {
+                self.errands_wake(client);
+            }
+            Thing::Worked { node, life, task, rank } if self.lives(node, life) => {
+                self.worked(node, task, rank);
+            }
             _ => {}
         }
     }
@@ -235,7 +256,7 @@ impl World {
     }
 
     /// Until when whoever this happens to stands still: what reaches it meanwhile reaches it then.
-    fn stands_still(&mut self, thing: &Thing) -> Option<u64> {
+    fn stands_still(&mut self, thing: &Thing) -> Option<(usize, u64)> {
         let node = match thing {
             Thing::Arrive { to: Party::Node(node), .. }
             | Thing::Ring { node, .. }
@@ -243,6 +264,7 @@ impl World {
             | Thing::Loaded { node, .. }
             | Thing::Scanned { node, .. }
             | Thing::Order { node, .. }
+            | Thing::Worked { node, .. }
             | Thing::Expired { party: Party::Node(node), .. } => *node,
             _ => return None,
         };
@@ -250,7 +272,7 @@ impl World {
         self.nodes[node].held += 1;
         // A full socket loses what comes after.
         let is_lost = matches!(thing, Thing::Arrive { .. }) && self.nodes[node].held > HELD_MAX;
-        (!is_lost).then_some(until)
+        (!is_lost).then_some((node, until))
     }
 
     // ---- the network ----

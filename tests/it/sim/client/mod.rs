@@ -38,6 +38,7 @@ use super::{
     bodies::{Fetched, Stored},
     links::Party,
     oracle::{Acked, signed},
+    tasks::Errands,
     world::{Packet, Thing, World},
 };
 
@@ -58,6 +59,7 @@ pub struct SimClient {
     shunned: BTreeMap<usize, u64>,
     /// The newest version of each object that it was shown: an older one is an error.
     seen: BTreeMap<ObjectId, u64>,
+    pub errands: Errands,
 }
 
 enum Asked {
@@ -144,7 +146,7 @@ fn plain(value: u64) -> Vec<u8> {
 impl SimClient {
     pub fn new(number: usize, objects: usize) -> Self {
         let (asked, shunned, seen) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { number, life: 0, objects, task: None, asked, shunned, seen }
+        Self { number, life: 0, objects, task: None, asked, shunned, seen, errands: Errands::default() }
     }
 
     fn party(&self) -> Party {
@@ -282,6 +284,7 @@ impl World {
         c.shunned.clear();
         let party = c.party();
         self.drop_lines(party);
+        self.errands_die(client);
         let pause = self.dice.between(50, 500);
         self.wake_client(client, pause);
     }
@@ -376,12 +379,16 @@ impl World {
     // ---- answers ----
 
     pub fn client_line_changed(&mut self, client: usize) {
+        self.errands_hear_of_nodes(client);
         if self.clients[client].task.is_some() {
             self.again_soon(client);
         }
     }
 
     pub fn client_expired(&mut self, client: usize, number: u64) {
+        if self.errand_expired(client, number) {
+            return;
+        }
         match self.clients[client].asked.remove(&number) {
             Some(Asked::Rpc) => self.again_soon(client),
             Some(Asked::Store { to }) => self.not_stored(client, to),
@@ -429,6 +436,7 @@ impl World {
                 };
                 self.body_came(client, body, from, fetched);
             }
+            Packet::OfTasks(said) => self.client_hears_of_tasks(client, said),
             _ => self.fail(|| "a client got what only nodes get".into()),
         }
     }

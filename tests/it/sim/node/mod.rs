@@ -19,7 +19,9 @@ use tintype::{
     proto::{
         Outbox,
         chunkpaxos::{self, AcceptorRecord, CallId, ChunkPaxos, Command, SlotPage},
+        election,
         founding::{self, FoundingMachine, FoundingRecord},
+        history,
         membership::{self, Membership},
         placement::Weighted,
     },
@@ -32,6 +34,7 @@ use super::{
     oracle::signed,
     repair::Run,
     store::{Store, Then, Write},
+    tasks::{AskedOf, Tasks},
     world::{Packet, Thing, World},
 };
 
@@ -44,6 +47,8 @@ pub enum TimerKey {
     Founding(founding::Timer),
     ChunkPaxos(chunkpaxos::Timer),
     Membership(membership::Timer),
+    Election(election::Timer),
+    History(history::Timer),
     Vitals,
     Repair,
 }
@@ -96,6 +101,7 @@ pub struct Cluster {
     pub members: Vec<Weighted>,
     pub paxos: ChunkPaxos,
     pub membership: Membership,
+    pub tasks: Tasks,
 }
 
 /// Who waits for an answer of ChunkPaxos.
@@ -132,6 +138,8 @@ pub enum Asked {
     Fetch {
         job: u64,
     },
+    /// Of the election, or of tasks.
+    OfTasks(AskedOf),
     Other,
 }
 
@@ -265,7 +273,12 @@ impl World {
         match key {
             TimerKey::Founding(timer) => self.feed_founding(node, founding::Event::Timer(timer)),
             TimerKey::ChunkPaxos(timer) => self.feed_paxos(node, chunkpaxos::Event::Timer(timer)),
-            TimerKey::Membership(timer) => self.feed_membership(node, membership::Event::Timer(timer)),
+            TimerKey::Membership(timer) => {
+                self.feed_membership(node, membership::Event::Timer(timer));
+                self.tell_who_is_here(node);
+            }
+            TimerKey::Election(timer) => self.feed_election(node, election::Event::Timer(timer)),
+            TimerKey::History(timer) => self.feed_history(node, history::Event::Timer(timer)),
             TimerKey::Vitals => self.sample(node),
             TimerKey::Repair => self.start_repair(node),
         }
@@ -342,7 +355,8 @@ impl World {
     fn founded(&mut self, node: usize, founding: Founding) {
         let checked = self.oracle.founding.ready(node, &founding);
         self.check(checked);
-        let seeds: [[u8; 32]; 2] = [self.dice.bytes(), self.dice.bytes()];
+        let seeds: [[u8; 32]; 3] = [self.dice.bytes(), self.dice.bytes(), self.dice.bytes()];
+        let is_forgetful = self.plan.wrong.forgets_its_claims;
         let n = &mut self.nodes[node];
         let (peer, boot, fences) = (n.peer, n.store.contents.boot, n.store.contents.fences.clone());
         let Some(running) = n.running.as_mut().filter(|running| running.cluster.is_none()) else { return };
@@ -364,11 +378,15 @@ impl World {
             seed: seeds[1],
         });
         let members = founding.members.iter().map(Weighted::from).collect();
-        running.cluster = Some(Cluster { members, paxos, membership });
+        let claims_from = if is_forgetful { 1 } else { boot };
+        let tasks = Tasks::new(peer, founding.clone(), claims_from, seeds[2]);
+        running.cluster = Some(Cluster { members, paxos, membership, tasks });
         if self.founding.is_none() {
             self.cluster_is_founded(founding);
         }
         self.feed_membership(node, membership::Event::Start);
+        self.feed_history(node, history::Event::Start);
+        self.tell_who_is_here(node);
         for peer in self.neighbours(Party::Node(node)) {
             self.member_connected(node, peer);
         }
@@ -399,6 +417,7 @@ impl World {
         let peer = self.nodes[peer].peer;
         self.feed_paxos(node, chunkpaxos::Event::Reachable { peer, reachable: true });
         self.feed_membership(node, membership::Event::SignOfLife { peer });
+        self.feed_history(node, history::Event::Differs { peer });
         self.repair_soon(node);
     }
 
@@ -532,10 +551,11 @@ impl World {
         match action {
             Action::Publish(message) => {
                 let (bytes, clock) = (message.encode(), self.clock(node));
+                let Some(beside) = self.tasks(node).map(Tasks::beside) else { return };
                 let checked = self.oracle.heartbeats.published(node, clock, &bytes);
                 self.check(checked);
                 for peer in self.neighbours(Party::Node(node)) {
-                    self.send(Party::Node(node), Party::Node(peer), Packet::Gossip(bytes.clone()));
+                    self.send(Party::Node(node), Party::Node(peer), Packet::Gossip(bytes.clone(), beside));
                 }
             }
             Action::Probe { peer } => {
@@ -550,6 +570,7 @@ impl World {
             Action::Publicise(membership::Fact::Back(_) | membership::Fact::Alive(_)) => {
                 self.repair_soon(node)
             }
+            Action::Publicise(membership::Fact::Dead(peer)) => self.member_is_dead(node, peer),
             Action::Publicise(_) => {}
         }
     }

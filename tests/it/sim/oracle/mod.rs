@@ -6,12 +6,15 @@
 pub mod ballots;
 pub mod bounds;
 pub mod calls;
+pub mod claims;
+pub mod effects;
 pub mod founding;
 pub mod heartbeats;
 pub mod history;
 pub mod kept;
 pub mod promises;
 pub mod signed;
+pub mod tasks_end;
 pub mod views;
 
 use tintype::{
@@ -28,10 +31,13 @@ pub struct Oracle {
     pub ballots: ballots::Ballots,
     pub bounds: bounds::Bounds,
     pub calls: calls::Calls,
+    pub claims: claims::Claims,
+    pub effects: effects::Effects,
     pub founding: founding::Foundings,
     pub heartbeats: heartbeats::Heartbeats,
     pub history: history::Histories,
     pub kept: kept::Kept,
+    pub tasks_end: tasks_end::TasksEnd,
 }
 
 pub type Checked = Result<(), String>;
@@ -44,10 +50,13 @@ impl Oracle {
             ballots: ballots::Ballots::default(),
             bounds: bounds::Bounds::default(),
             calls: calls::Calls::default(),
+            claims: claims::Claims::default(),
+            effects: effects::Effects::default(),
             founding: founding::Foundings::new(nodes),
             heartbeats: heartbeats::Heartbeats::default(),
             history: history::Histories::default(),
             kept: kept::Kept::default(),
+            tasks_end: tasks_end::TasksEnd::default(),
         }
     }
 

@@ -1,11 +1,16 @@
 //! Each oracle sees what it is there for, and lets pass what is right.
 
 use tintype::{
-    model::{BodyId, FoundingId, Incarnation, Millis, limits, member::Founding, rpc::NodeState},
+    model::{
+        BodyId, FoundingId, Incarnation, Millis, limits,
+        member::{Epoch, Founding, NodeNumber},
+        rpc::NodeState,
+        task::{Claim, Rank, TaskId},
+    },
     proto::{chunkpaxos::CallId, founding::FoundingRecord},
 };
 
-use super::{super::store::Store, *};
+use super::{super::store::Store, claims::Belief, *};
 
 fn founding(id: u8) -> Founding {
     Founding::new(FoundingId([id; 16]), Vec::new())
@@ -85,6 +90,76 @@ fn a_wrong_view_is_seen() {
     assert!(views::settled(0, 1, NodeState::Dead, true).is_err());
     assert!(views::settled(0, 1, NodeState::Suspect, true).is_err());
     assert!(views::settled(0, 1, NodeState::Alive, false).is_err());
+}
+
+fn claim(counter: u64, node: u16) -> Claim {
+    Claim { epoch: Epoch::FOUNDING, counter, node: NodeNumber(node) }
+}
+
+fn rank(attempt: u64) -> Rank {
+    Rank { claim: claim(1, 0), attempt }
+}
+
+fn task(number: u64) -> TaskId {
+    let keys = libp2p_identity::Keypair::ed25519_from_bytes([9; 32]).expect("32 bytes are a key");
+    TaskId { client: keys.public().to_peer_id(), number }
+}
+
+#[test]
+fn a_claim_that_goes_back_or_is_made_twice_is_seen() {
+    let mut claims = claims::Claims::default();
+    assert!(claims.claimed(0, 1, claim(5, 0)).is_ok() && claims.claimed(0, 1, claim(5, 0)).is_ok());
+    assert!(claims.claimed(1, 1, claim(3, 1)).is_ok(), "another node");
+    assert!(claims.claimed(0, 1, claim(6, 0)).is_ok());
+    assert!(claims.claimed(0, 1, claim(5, 0)).is_err());
+    assert!(claims.claimed(1, 2, claim(3, 1)).is_err(), "again in another life");
+    assert!(claims.claimed(0, 2, claim(9, 1)).is_err(), "another's");
+}
+
+#[test]
+fn no_coordinator_or_two_or_one_whom_not_all_follow_are_seen() {
+    let belief = |node, counter: Option<u64>, is_own| Belief {
+        node,
+        claim: counter.map(|counter| claim(counter, 0)),
+        is_own,
+    };
+    let calm = claims::Claims::calm;
+    assert!(calm(&[belief(0, Some(5), true), belief(1, Some(5), false)]).is_ok());
+    assert!(calm(&[belief(0, Some(5), false), belief(1, Some(5), false)]).is_err());
+    assert!(calm(&[belief(0, Some(5), true), belief(1, Some(6), true)]).is_err());
+    assert!(calm(&[belief(0, Some(5), true), belief(1, Some(4), false)]).is_err());
+    assert!(calm(&[belief(0, Some(5), true), belief(1, None, false)]).is_err());
+}
+
+#[test]
+fn a_second_effect_or_one_of_another_assignment_is_seen() {
+    let mut effects = effects::Effects::default();
+    let (one, other, third) = (task(1), task(2), task(3));
+    assert!(effects.given(0, 1, one, rank(1)).is_ok() && effects.given(0, 1, one, rank(1)).is_ok());
+    assert!(effects.given(1, 1, one, rank(2)).is_ok());
+    assert!(effects.given(1, 1, one, rank(1)).is_err(), "two have the same");
+    assert!(effects.given(0, 2, one, rank(1)).is_err(), "it has forgotten that it had it");
+    effects.made(one, rank(1));
+    assert!(effects.effective(one, rank(1), Some(rank(1))).is_ok());
+    assert!(effects.effective(one, rank(1), Some(rank(1))).is_err(), "twice");
+    effects.made(other, rank(1));
+    assert!(effects.effective(other, rank(2), Some(rank(1))).is_err(), "a late answer of an earlier one");
+    assert!(effects.effective(third, rank(1), Some(rank(1))).is_err(), "out of nothing");
+}
+
+#[test]
+fn a_task_that_never_ends_or_is_asked_for_without_end_is_seen() {
+    let mut tasks = tasks_end::TasksEnd::default();
+    let (one, other) = (task(1), task(2));
+    tasks.begun(0, one);
+    tasks.begun(1, other);
+    assert!(tasks.all_ended().is_err());
+    tasks.ended(&one);
+    assert!(tasks.all_ended().is_err());
+    tasks.client_died(1);
+    assert!(tasks.all_ended().is_ok());
+    assert!((0..1000).all(|n| tasks.wished(one, 100 * n).is_ok()));
+    assert!((0..1000).any(|n| tasks.wished(one, 200_000 + n).is_err()));
 }
 
 #[test]
