@@ -34,7 +34,7 @@ const fn target(name: &'static str, run: fn(&[u8]) -> bool, input_bytes_max: usi
 /// All of them, the most foreign bytes first.
 ///
 /// A reader of a list takes room for what is announced, at most 1 MiB of it, before the first element comes.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 23] = [
     target("certificate", net::fuzzing::certificate, 2 * KIB, MIB),
     target("admission", net::fuzzing::admission, 2 * KIB, 256 * KIB),
     target("hello", net::fuzzing::hello, 2 * KIB, 256 * KIB),
@@ -45,6 +45,7 @@ pub const TARGETS: [Target; 22] = [
     target("founding", proto::fuzzing::founding_message, 17 * KIB, 4 * MIB),
     target("heartbeat", proto::fuzzing::heartbeat, 2 * KIB, 4 * MIB),
     target("election", proto::fuzzing::election, 5 * KIB, 4 * MIB),
+    target("task_record", proto::fuzzing::task_record, 2 * KIB, 4 * MIB),
     target("bulk", net::fuzzing::bulk, 16 * KIB, 4 * MIB),
     target("register", register, 3 * KIB, 4 * MIB),
     target("manifest", seal::fuzzing::stored_manifest, 16 * KIB, 4 * MIB),

@@ -223,6 +223,71 @@ mod tests {
         assert!(precedence.is_sorted(), "an end that a client wants counts against later attempts");
     }
 
+    /// Everything that stands in messages, by name; with each name of an enum once.
+    fn encoded() -> Vec<(String, Vec<u8>)> {
+        use crate::model::codec::encode;
+        let started = record(1 << 20, 3, Phase::Started);
+        let mut all =
+            vec![("task".to_owned(), encode(&started.task)), ("rank".into(), encode(&started.rank))];
+        let phases = [Phase::Assigned, Phase::Started, Phase::Finished, Phase::Lost];
+        for phase in phases.into_iter().chain([Phase::Abandoned, Phase::Cancelled, Phase::Acknowledged]) {
+            all.push((format!("record-{phase:?}"), encode(&record(1 << 20, 3, phase))));
+        }
+        let [taken, full, unknown] = [Verdict::Taken, Verdict::Full, Verdict::UnknownKind];
+        for verdict in [taken, full, unknown, Verdict::Outdated, Verdict::Leaving] {
+            all.push((format!("verdict-{verdict:?}"), encode(&verdict)));
+        }
+        let submitted = [
+            ("assigned", Submitted::Assigned(started.clone())),
+            ("closed", Submitted::Closed(Phase::Cancelled)),
+            ("elsewhere", Submitted::NotCoordinator { coordinator: Some(started.task.client) }),
+            ("nowhere", Submitted::NotCoordinator { coordinator: None }),
+            ("busy", Submitted::Busy { tasks: 300, places: 8 }),
+            ("again", Submitted::Again),
+            ("unknown-kind", Submitted::UnknownKind),
+        ];
+        all.extend(submitted.iter().map(|(name, said)| (format!("submitted-{name}"), encode(said))));
+        let places = [None, Some(Place::Receiving), Some(Place::Waiting { ahead: 2 })];
+        for place in places.into_iter().chain([Some(Place::Running), Some(Place::Done)]) {
+            let standing = Standing { record: Some(started.clone()), place };
+            let place = place.map_or("nowhere".into(), |place| format!("{place:?}"));
+            let name: String = place.chars().take_while(|letter| letter.is_alphabetic()).collect();
+            all.push((format!("standing-{name}"), encode(&standing)));
+        }
+        all.push(("standing-unknown".into(), encode(&Standing::default())));
+        all
+    }
+
+    #[test]
+    fn the_encodings_are_those_of_the_file() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let made: Vec<String> =
+            encoded().iter().map(|(name, bytes)| format!("{name} = {}", hex(bytes))).collect();
+        let file: Vec<&str> = include_str!("../../tests/vectors/task.txt").lines().collect();
+        assert!(file == made, "task.txt does not say what was made, which is:\n{}\n", made.join("\n"));
+        for (name, bytes) in encoded().iter().filter(|(name, _)| name.starts_with("record")) {
+            let read: TaskRecord = crate::model::codec::decode(bytes, limits::GOSSIP_BYTES_MAX).expect(name);
+            assert!(read.is_sane());
+        }
+    }
+
+    #[test]
+    fn a_page_of_the_largest_records_is_as_small_as_it_is_said_to_be() {
+        let claim = Claim { epoch: Epoch(u64::MAX), counter: Claim::COUNTER_MAX, node: NodeNumber(u16::MAX) };
+        let small = record(1, 1, Phase::Acknowledged);
+        let largest = TaskRecord {
+            task: TaskId { number: u64::MAX, ..small.task },
+            kind: TaskKind("h".repeat(limits::TASK_KIND_BYTES_MAX)),
+            payload_bytes: limits::TASK_PAYLOAD_BYTES_MAX,
+            rank: Rank { claim, attempt: Rank::ATTEMPT_MAX },
+            worker: NodeNumber(u16::MAX),
+            ..small
+        };
+        assert!(largest.is_sane());
+        let page = vec![largest; limits::TASK_PAGE_RECORDS_MAX];
+        assert!(crate::model::codec::encode(&page).len() < 64 << 10);
+    }
+
     #[test]
     fn what_no_node_can_have_made_is_not_sane() {
         assert!(record(1, 1, Phase::Assigned).is_sane());

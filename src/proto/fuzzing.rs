@@ -4,7 +4,7 @@
 //! too: whatever a member says, it is ignored or answered, never a panic.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::LazyLock,
 };
 
@@ -13,16 +13,18 @@ use super::{
     chunkpaxos::{self, AcceptorRecord, Ballot, ChunkPaxos},
     election::{self, Election},
     founding::{self, FoundingMachine, FoundingRecord},
+    history::{self, History},
     membership::{self, Membership},
     placement::SlotKeepers,
 };
 use crate::model::{
-    FoundingId, Incarnation, Millis, ObjectId, PeerId,
+    FoundingId, Incarnation, Millis, ObjectId, PeerId, codec,
     fuzzing::canonical,
     limits,
-    member::{Epoch, Founding, Member},
+    member::{Epoch, Founding, Member, NodeNumber},
     register::{RawRegister, VerifiedRegister},
     slots::HashSlot,
+    task::{Claim, Phase, TaskKind, TaskRecord},
 };
 
 /// Events that one message may lead to before it has to be quiet.
@@ -340,4 +342,76 @@ fn hear_election(machine: &mut Election, at: u64, event: election::Event) -> Opt
     }
     assert_eq!(answers, usize::from(is_question), "one answer to each question");
     counter
+}
+
+// ---- tasks ----
+
+/// A record of a task as gossip carries it, heard and asked for a place for, by a worker that is the
+/// coordinator, too.
+pub fn task_record(bytes: &[u8]) -> bool {
+    use history::{Action, Event};
+    let decode = |bytes: &[u8]| codec::decode::<(u64, TaskRecord)>(bytes, limits::GOSSIP_BYTES_MAX);
+    let Some((_, record)) = canonical(bytes, decode, codec::encode) else { return false };
+    let (me, from) = two();
+    let kinds = [record.kind.clone(), TaskKind("hide".into())].into();
+    let means = history::Means { slots: 1, queue: 1, kinds };
+    let mut machine = History::new(history::Config { me, founding: CLUSTER.clone(), means });
+    let claim = Claim { epoch: Epoch::FOUNDING, counter: 1 << 20, node: NodeNumber(0) };
+    let worker = history::Worker {
+        is_alive: true,
+        is_dead: false,
+        load_centi: record.payload_bytes,
+        tasks: record.rank.attempt,
+        slots: record.rank.claim.counter,
+        places: record.task.number,
+    };
+    let is_dead = history::Worker { is_alive: false, is_dead: true, ..worker.clone() };
+    let workers = |other: &history::Worker| {
+        Event::Workers([(me, worker.clone()), (from, other.clone())].into_iter().collect())
+    };
+    let (task, rank) = (record.task, record.rank);
+    let wish = history::Wish {
+        task,
+        kind: record.kind.clone(),
+        payload_bytes: record.payload_bytes,
+        above: Some(rank),
+        avoid: vec![task.client; 20],
+    };
+    let lost = TaskRecord { phase: Phase::Lost, ..record.clone() };
+    let call = history::CallId;
+    let events = [
+        Event::Start,
+        Event::Heard { record: record.clone() },
+        Event::Reserve { call: call(1), record: record.clone() },
+        Event::Received { task, rank },
+        Event::Ran { task, rank },
+        Event::Office { mine: Some(claim), greatest: Some(rank.claim) },
+        workers(&worker),
+        Event::Submit { call: call(2), wish: wish.clone() },
+        Event::Heard { record: lost },
+        workers(&is_dead),
+        Event::Reserved { from, task, rank, verdict: None },
+        Event::Submit { call: call(3), wish },
+        Event::Poll { call: call(4), task },
+        Event::Cancel { task },
+        Event::Office { mine: None, greatest: None },
+    ];
+    let (mut answered, mut out) = (BTreeSet::new(), Outbox::new());
+    for (at, event) in events.into_iter().enumerate() {
+        machine.handle(Millis(at as u64), event, &mut out);
+        for action in out.drain() {
+            match action {
+                Action::Answer { call, .. } => assert!(answered.insert(call), "answered twice"),
+                Action::Reserve { to, record } => assert!(to != me && record.is_sane()),
+                Action::Publish { record } => assert!(record.is_sane()),
+                _ => {}
+            }
+        }
+        let (in_hand, _) = machine.in_hand();
+        assert!(in_hand <= machine.places() + 1);
+    }
+    assert_eq!(answered.len(), 4, "one answer to each call");
+    let known = machine.standing(&task).record;
+    assert!(known.is_none_or(|known| known.is_sane()), "it believes what no node can have said");
+    true
 }

@@ -179,7 +179,7 @@ macro_rules! hold_all {
 
 hold_all! {
     certificate, admission, hello, rpc_frames, rpc_question, rpc_answer, lane, founding, heartbeat, election,
-    bulk, register, manifest, public_parts, sealed, records, keys, configuration, home_files, words, pictures,
+    task_record, bulk, register, manifest, public_parts, sealed, records, keys, configuration, home_files, words, pictures,
     thumbnails,
 }
 

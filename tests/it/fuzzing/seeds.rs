@@ -44,6 +44,7 @@ const KNOWN: &str = include_str!("../../vectors/known.txt");
 const MANIFEST: &str = include_str!("../../vectors/manifest.txt");
 const MODEL: &str = include_str!("../../vectors/model.txt");
 const REGISTER: &str = include_str!("../../vectors/register.txt");
+const TASK: &str = include_str!("../../vectors/task.txt");
 const USER_KEYS: &str = include_str!("../../vectors/user-keys.txt");
 
 const OWN_ADDRESS: &str = "/ip4/127.0.0.1/udp/4117/quic-v1";
@@ -76,6 +77,7 @@ pub fn made() -> Vec<Seed> {
         lane(),
         cluster(),
         election(),
+        task_records(),
         bulk(),
         objects(),
         keys(),
@@ -383,6 +385,17 @@ fn election() -> Vec<Seed> {
     let disorder = vec![(NodeNumber(1), 1), (NodeNumber(1), 2)];
     let news = coordinator::Message::Coordinator { claim, reason, loads: disorder };
     seeds.push(seed("election", "near-disorder", news.encode()));
+    seeds
+}
+
+/// As gossip carries them: behind the version.
+fn task_records() -> Vec<Seed> {
+    let gossiped = |bytes: &[u8]| [&[0x82, 1][..], bytes].concat();
+    let phases = ["Assigned", "Finished", "Lost", "Acknowledged"];
+    let of = |phase: &&str| gossiped(&vector(TASK, &format!("record-{phase}")));
+    let mut seeds: Vec<Seed> = phases.iter().map(|phase| seed("task_record", phase, of(phase))).collect();
+    let bare = vector(TASK, "record-Assigned");
+    seeds.push(seed("task_record", "near-bare", &bare));
     seeds
 }
 
