@@ -179,8 +179,8 @@ macro_rules! hold_all {
 
 hold_all! {
     certificate, admission, hello, rpc_frames, rpc_question, rpc_answer, lane, founding, heartbeat, election,
-    task_record, bulk, register, manifest, public_parts, sealed, records, keys, configuration, home_files, words, pictures,
-    thumbnails,
+    task_record, bulk, register, manifest, public_parts, sealed, records, keys, configuration, home_files,
+    words, pictures, thumbnails,
 }
 
 /// The seeds are the formats' own encodings, and some that are nearly right (`near-`): whoever changes a
