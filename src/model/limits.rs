@@ -310,6 +310,20 @@ pub const TASK_KIND_BYTES_MAX: usize = 24;
 /// fits; a worker holds so many of these as it has places.
 pub const TASK_PAYLOAD_BYTES_MAX: u64 = 256 << 20;
 
+/// What a task's order says in front of text and picture: some numbers, a seed and a header.
+pub const TASK_HEAD_BYTES_MAX: usize = 512;
+/// What stands in front of scattered bytes in a picture.
+pub const TASK_HEADER_BYTES_MAX: usize = 64;
+/// Pixels of a picture that is worked on: the largest cameras have so many, and a file that declares more is
+/// refused from its header.
+pub const TASK_PIXELS_MAX: u64 = 100_000_000;
+/// Bytes of its decoded pixels: so many pixels with alpha at 8 bits, or half as many at 16.
+pub const TASK_DECODED_BYTES_MAX: u64 = 400 << 20;
+/// All that decoding it may take, the decoder's working memory included: a node has one of these a slot.
+pub const TASK_PEAK_BYTES_MAX: u64 = 1 << 30;
+/// The longest edge of a thumbnail that somebody may ask for; screens are smaller.
+pub const TASK_EDGE_PX_MAX: u32 = 8192;
+
 // ---- founding ----
 
 /// Candidates announce, voters ask and proposers repeat this often.

@@ -129,12 +129,8 @@ impl Repair {
         for object in objects {
             let ballot = |records: &SlotRecords| records.get(&object).map(|(ballot, _)| *ballot);
             let acceptors: Vec<_> = scans.iter().map(|(peer, records)| (*peer, ballot(records))).collect();
-            let verdict = repair::judge(&Reports {
-                me: self.me,
-                mine: ballot(&mine),
-                acceptors: &acceptors,
-                view,
-            });
+            let verdict =
+                repair::judge(&Reports { me: self.me, mine: ballot(&mine), acceptors: &acceptors, view });
             found.behind.extend(&verdict.behind);
             if verdict.someone_is_behind {
                 found.lacking += 1;
