@@ -113,8 +113,8 @@ impl Context {
         Ok((vault, user))
     }
 
-    /// The user's keys, for what needs no node. `make`: if there is no user at all one is made, and a person is
-    /// told where the key lies.
+    /// The user's keys, for what needs no node. `make`: if there is no user at all one is made, and a person
+    /// is told where the key lies.
     ///
     /// # Errors
     /// Several users and none named; a missing, broken or sealed key.

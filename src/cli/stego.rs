@@ -1,4 +1,6 @@
-//! `tintype stego info`: what fits into a picture, and whether something seems hidden in it. No node is asked.
+//! `tintype stego info`: what fits into a picture, and whether something seems hidden in it.
+//!
+//! No node is asked.
 
 use std::path::PathBuf;
 

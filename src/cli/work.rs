@@ -10,6 +10,7 @@ use crate::{
 
 /// Flags of every command that works on a picture.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// Do the work in this process, without a node
     #[arg(long)]

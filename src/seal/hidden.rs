@@ -213,7 +213,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_its_owner_opens_it(salt in any::<[u8; 16]>(), payload in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn only_its_owner_opens_it(
+            salt in any::<[u8; 16]>(),
+            payload in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
             let sealed = seal(&user(1), salt, &payload);
             prop_assert!(is_sealed(&sealed.header));
             prop_assert_eq!(sealed.header.len() + sealed.sealed.len(), payload.len() + OVERHEAD_BYTES);

@@ -36,8 +36,10 @@ pub fn capacity(pixels: u64) -> u64 {
 /// [`TooLong`]; then nothing was changed.
 pub fn hide(pixels: &mut [u8], channels: Channels, payload: &[u8]) -> Result<(), TooLong> {
     let capacity = capacity((pixels.len() / channels.bytes()) as u64);
+    let has_room = channels.cells(pixels.len()) >= LENGTH_BYTES + MARK_BYTES;
     let len = match u32::try_from(payload.len()) {
-        Ok(len) if u64::from(len) <= capacity => len.to_be_bytes(),
+        // Also nothing at all needs room for length and mark.
+        Ok(len) if u64::from(len) <= capacity && has_room => len.to_be_bytes(),
         _ => return Err(TooLong { bytes: payload.len() as u64, capacity }),
     };
     let stream = [&len[..], payload, &MARK, &checksum(len, payload)].concat();

@@ -104,7 +104,9 @@ fn a_picture_is_filled_to_its_capacity_and_no_further() {
             let refused = hide(&mut filled, channels, &payload);
             assert_eq!(refused, Err(TooLong { bytes: room + 1, capacity: room }));
             assert!(filled == before, "nothing was changed");
-            if pixels >= 32 {
+            if pixels < 32 {
+                assert!(hide(&mut filled, channels, b"").is_err(), "{pixels} pixels");
+            } else {
                 hide(&mut filled, channels, &payload[..room as usize]).expect("it fits");
                 let found = reveal(&filled, channels).expect("it is there");
                 assert_eq!(found.payload, payload[..room as usize]);

@@ -119,7 +119,8 @@ pub fn decode(
     Ok(Decoded { image, orientation, icc })
 }
 
-/// A format that is read here, whole as far as its decoder does not see it, and of one frame if that is asked.
+/// A format that is read here, whole as far as its decoder does not see it, and of one frame if that is
+/// asked.
 fn acceptable(bytes: &[u8], frames: Frames) -> Result<ImageFormat, WorkError> {
     let format = format(bytes).ok_or(WorkError::NotAPicture)?;
     let name = format_name(format);
