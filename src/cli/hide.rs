@@ -92,6 +92,10 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
     let payload = payload(args).await?;
     let capacity = hold_capacity(args, &image, &payload, &whose)?;
     let keys = if args.seal { Some(context.user_keys(true).await?) } else { None };
+    if object.is_some() {
+        // Whether there is a vault is known before the work.
+        context.vault_and_user().await?;
+    }
     let order = hidden::order(&payload, keys.as_deref(), args.work.frames());
     let png = carry_out(&args.work, context, order, image, &whose).await?;
     let payload_bytes = payload.len() as u64;

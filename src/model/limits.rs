@@ -321,6 +321,9 @@ pub const TASK_PIXELS_MAX: u64 = 100_000_000;
 pub const TASK_DECODED_BYTES_MAX: u64 = 400 << 20;
 /// All that decoding it may take, the decoder's working memory included: a node has one of these a slot.
 pub const TASK_PEAK_BYTES_MAX: u64 = 1 << 30;
+/// Scans of one JPEG: encoders make about ten. Each is decoded over the whole picture, so a small file of
+/// very many would keep a worker busy for hours.
+pub const JPEG_SCANS_MAX: usize = 128;
 /// The longest edge of a thumbnail that somebody may ask for; screens are smaller.
 pub const TASK_EDGE_PX_MAX: u32 = 8192;
 

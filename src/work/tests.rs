@@ -9,7 +9,10 @@ use image::{
 use zeroize::Zeroizing;
 
 use super::{decode::Size, parts::png, *};
-use crate::stego::{self, Channels};
+use crate::{
+    model::limits,
+    stego::{self, Channels},
+};
 
 fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
@@ -297,6 +300,22 @@ fn metadata_is_taken_away_and_no_pixel_changes() {
     hold_stripped(&bmp, 0);
     let tiff = encoded(&halves(40, 20), ImageFormat::Tiff);
     assert_eq!(run(&Order::Strip, &tiff), Err(WorkError::Strip { format: "TIFF" }));
+}
+
+/// A progressive picture of a few kilobytes can ask to be decoded ten thousand times over.
+#[test]
+fn a_picture_of_too_many_scans_is_refused() {
+    let jpeg = encoded(&halves(40, 20), ImageFormat::Jpeg);
+    let scan = parts::jpeg::segments(&jpeg)
+        .map(|segment| segment.expect("whole"))
+        .find(|segment| segment.marker == parts::jpeg::SOS)
+        .expect("a scan")
+        .bytes;
+    let end = jpeg.len() - 2;
+    let scans = |count: usize| [&jpeg[..end], &scan.repeat(count), &jpeg[end..]].concat();
+    let refused = run(&hide(b"x"), &scans(limits::JPEG_SCANS_MAX));
+    assert!(refused.is_err_and(|error| error.to_string().contains("scans")));
+    assert!(parts::jpeg::hold_whole(&scans(9)).is_ok());
 }
 
 #[test]

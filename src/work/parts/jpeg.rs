@@ -1,6 +1,7 @@
 //! JPEG (ITU T.81, annex B): segments, and the coded data that follows a start of scan.
 
 use super::{Broken, piece};
+use crate::model::limits;
 
 /// Start of image.
 pub const SOI: u8 = 0xd8;
@@ -46,12 +47,20 @@ pub fn segments(bytes: &[u8]) -> impl Iterator<Item = Result<Segment<'_>, Broken
     })
 }
 
-/// Whether the first picture ends where it should: decoders make up what is missing.
+/// Whether the first picture ends where it should: decoders make up what is missing. And whether it has no
+/// more scans than it may.
 ///
 /// # Errors
 /// [`Broken`].
 pub fn hold_whole(bytes: &[u8]) -> Result<(), Broken> {
-    segments(bytes).try_for_each(|segment| segment.map(|_| ()))
+    let mut scans = 0;
+    for segment in segments(bytes) {
+        scans += usize::from(segment?.marker == SOS);
+        if scans > limits::JPEG_SCANS_MAX {
+            return Err(Broken::Scans);
+        }
+    }
+    Ok(())
 }
 
 /// The segment that begins here, and where the next one does.

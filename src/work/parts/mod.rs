@@ -17,6 +17,9 @@ pub(super) enum Broken {
     /// Something else stands where a part should begin.
     #[error("a part does not begin where one should")]
     Lost,
+    /// Each scan costs as much as the whole picture, however short it is.
+    #[error("it is decoded in more scans than anybody needs")]
+    Scans,
 }
 
 /// The first `len` bytes from `at` on, if there are so many.
