@@ -14,6 +14,8 @@ pub(super) struct Order {
     len: u64,
     /// The first half of a pair is below this.
     left: u32,
+    /// 2^64 divided by `left`, rounded up: a product with it divides, which is much quicker.
+    reciprocal: u64,
     /// The second half is below this; the product is at least `len`.
     right: u32,
     /// For each round what is added to one half, by the other.
@@ -24,16 +26,18 @@ impl Order {
     /// The order that follows from this seed. One seed is to be used for one picture only.
     pub(super) fn new(seed: &[u8; 32], len: u64) -> Self {
         let root = len.isqrt();
-        let left = (root + u64::from(root * root < len)).max(1);
+        let left = (root + u64::from(root * root < len)).max(2);
         let right = len.div_ceil(left).max(1);
-        let half = |number: u64| u32::try_from(number).expect("pictures have fewer samples than 2^64");
+        // So is every number of `step`, which makes its division exact.
+        assert!(len < 1 << 31, "a picture in memory has fewer cells than 2^31");
+        let half = |number: u64| u32::try_from(number).expect("it is below the length, or two");
         let (left, right) = (half(left), half(right));
         let mut stream = blake3::Hasher::new_keyed(seed).finalize_xof();
         let tables = std::array::from_fn(|round| {
             let (entries, below) = if round % 2 == 0 { (right, left) } else { (left, right) };
             table(&mut stream, entries as usize, below)
         });
-        Self { len, left, right, tables }
+        Self { len, left, reciprocal: u64::MAX / u64::from(left) + 1, right, tables }
     }
 
     /// Where the number `at`, below the length, is.
@@ -49,9 +53,27 @@ impl Order {
         }
     }
 
+    /// The places of numbers one after the other. Several are found before the first is used, so that the
+    /// memory behind them is waited for together.
+    pub(super) fn each(&self, mut count: usize, mut use_place: impl FnMut(usize)) {
+        const TOGETHER: usize = 64;
+        let mut places = [0; TOGETHER];
+        let mut at = 0;
+        while count > 0 {
+            let here = count.min(TOGETHER);
+            for place in &mut places[..here] {
+                *place = self.place(at) as usize;
+                at += 1;
+            }
+            places[..here].iter().for_each(|place| use_place(*place));
+            count -= here;
+        }
+    }
+
     fn step(&self, at: u64) -> u64 {
         let (left, right) = (u64::from(self.left), u64::from(self.right));
-        let (mut low, mut high) = ((at % left) as u32, (at / left) as u32);
+        let whole = (u128::from(at) * u128::from(self.reciprocal)) >> 64;
+        let (mut low, mut high) = ((at - whole as u64 * left) as u32, whole as u32);
         for two in self.tables.chunks_exact(2) {
             low = add(low, two[0][high as usize], left);
             high = add(high, two[1][low as usize], right);

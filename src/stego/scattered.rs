@@ -29,10 +29,12 @@ pub fn scatter(
     }
     bits::write(pixels, channels, header);
     let order = Order::new(seed, capacity);
-    for (at, byte) in bytes.iter().enumerate() {
-        let cell = header.len() + order.place(at as u64) as usize;
-        bits::write_cell(pixels, channels, cell, *byte);
-    }
+    let mut rest = bytes.iter();
+    order.each(bytes.len(), |place| {
+        if let Some(byte) = rest.next() {
+            bits::write_cell(pixels, channels, header.len() + place, *byte);
+        }
+    });
     Ok(())
 }
 
@@ -56,6 +58,7 @@ pub fn gather(
         return None;
     }
     let order = Order::new(seed, cells as u64);
-    let byte = |at: u64| bits::read_cell(pixels, channels, header_bytes + order.place(at) as usize);
-    Some((0..len as u64).map(byte).collect())
+    let mut bytes = Vec::with_capacity(len);
+    order.each(len, |place| bytes.push(bits::read_cell(pixels, channels, header_bytes + place)));
+    Some(bytes)
 }
