@@ -5,7 +5,7 @@
 
 use std::{fmt, io::Write, path::Path};
 
-pub use crate::client::types::*;
+pub use crate::client::{LocalUser, types::*};
 use crate::{
     client::{Client, Error},
     model::rpc,
@@ -222,6 +222,15 @@ impl Vault {
     pub fn stream_bytes_written(&self) -> u64 {
         self.client.stream_bytes_written()
     }
+}
+
+/// The keys of a home's user, for what needs no node: the named user's or the only one's. `make`: if the home
+/// has no user at all, one is made, as the first put would do it.
+///
+/// # Errors
+/// Several users and none named; a missing, broken or sealed key.
+pub async fn user_of_home(connect: Connect, make: bool) -> Result<LocalUser, Problem> {
+    Ok(crate::client::user_of_home(connect, make).await?)
 }
 
 /// Stops the node that runs in this home and waits until it has let go of the home.

@@ -7,7 +7,7 @@
 use crate::{
     client, disk,
     model::{self, register::RawRegister},
-    net, node, proto, seal,
+    net, node, proto, seal, stego, work,
 };
 
 /// One function, and what bounds it.
@@ -34,7 +34,7 @@ const fn target(name: &'static str, run: fn(&[u8]) -> bool, input_bytes_max: usi
 /// All of them, the most foreign bytes first.
 ///
 /// A reader of a list takes room for what is announced, at most 1 MiB of it, before the first element comes.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 26] = [
     target("certificate", net::fuzzing::certificate, 2 * KIB, MIB),
     target("admission", net::fuzzing::admission, 2 * KIB, 256 * KIB),
     target("hello", net::fuzzing::hello, 2 * KIB, 256 * KIB),
@@ -58,6 +58,9 @@ pub const TARGETS: [Target; 23] = [
     target("words", words, 2 * KIB, 64 * KIB),
     target("pictures", client::fuzzing::pictures, 16 * KIB, MIB),
     target("thumbnails", client::fuzzing::small_pictures, 16 * KIB, 400 * MIB),
+    target("envelope", work::fuzzing::envelopes, 16 * KIB, 1200 * MIB),
+    target("strip", work::fuzzing::stripped, 16 * KIB, 400 * MIB),
+    target("hidden", hidden, 8 * KIB, MIB),
 ];
 
 /// The one of this name.
@@ -81,6 +84,12 @@ fn lane(bytes: &[u8]) -> bool {
 fn register(bytes: &[u8]) -> bool {
     let (register, proof) = (seal::fuzzing::signed_register(bytes), seal::fuzzing::list_proof(bytes));
     register || proof
+}
+
+/// What may be hidden in a picture: its pixels, and what somebody sealed.
+fn hidden(bytes: &[u8]) -> bool {
+    let (sealed, pixels) = (seal::fuzzing::hidden_bytes(bytes), stego::fuzzing::pixels(bytes));
+    sealed || pixels
 }
 
 /// What lies in a home but for keys and configuration.

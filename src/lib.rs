@@ -6,8 +6,9 @@
 //! cli                                 one file per command
 //! api                                 the one door for the command line and tests
 //! node, client                        conduct: a node; a client
-//! net, disk                           do: the only room with libp2p; the only one with files and redb
-//! proto, seal                         decide; encrypt: pure, no clock, no socket, no file, no randomness
+//! net, disk, work                     do: the only room with libp2p; the only one with files and redb; one
+//!                                     task on one picture, in memory
+//! proto, seal, stego                  decide; encrypt; hide: pure, no clock, socket, file or randomness
 //! model                               the nouns, their encodings, every bound
 //! ```
 //! Imports go down only, and may skip rows; rooms of one row do not see each other. `tests/it/layers.rs`
@@ -63,3 +64,5 @@ pub mod net;
 pub mod node;
 pub mod proto;
 pub mod seal;
+pub mod stego;
+pub mod work;

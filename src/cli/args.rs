@@ -7,8 +7,8 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 use super::{
-    bench, completions, config, demo, doctor, down, events, get, init, ls, nodes, output::Output, put, rm,
-    service, shell, stat, status, undelete, up, user, verify, where_is,
+    bench, completions, config, demo, doctor, down, events, get, hide, init, ls, nodes, output::Output, put,
+    reveal, rm, service, shell, stat, status, stego, strip, thumbnail, undelete, up, user, verify, where_is,
 };
 use crate::api::{Exit, Problem};
 
@@ -85,6 +85,16 @@ pub enum Command {
     Verify(verify::Args),
     /// Where each copy of an object lies, and when it was last verified
     Where(where_is::Args),
+    /// Hide a text or a file in a picture
+    Hide(hide::Args),
+    /// Show what is hidden in a picture
+    Reveal(reveal::Args),
+    /// What fits into a picture, and whether something seems hidden
+    Stego(stego::Args),
+    /// Make a small picture of a picture
+    Thumbnail(thumbnail::Args),
+    /// Take the metadata out of a picture: where, when and with what it was taken
+    Strip(strip::Args),
     /// Every node of the vault
     Nodes(nodes::Args),
     /// Check this machine and its network, and say what to mend
@@ -176,6 +186,13 @@ mod tests {
             "tintype up --listen nowhere",
             "tintype ls --nonsense",
             "tintype stat",
+            "tintype hide a.png",
+            "tintype hide --text x",
+            "tintype hide --text x --file y a.png",
+            "tintype hide --text x a.png --timeout 0",
+            "tintype reveal",
+            "tintype stego a.png",
+            "tintype thumbnail a.png",
         ] {
             let refused = Cli::try_parse_from(line.split_whitespace());
             assert_eq!(refused.map(|_| ()).map_err(|e| e.exit_code()), Err(2), "{line}");

@@ -2,7 +2,10 @@
 //!
 //! The connection is opened when the first command asks for it and kept, so a shell dials once.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::sync::OnceCell;
 
@@ -14,9 +17,10 @@ use super::{
     problem::Halt,
 };
 use crate::{
-    api::{Connect, Problem, Vault},
+    api::{Connect, Problem, Vault, user_of_home},
     disk::Home,
     model::config::Effective,
+    seal::keys::UserKeys,
 };
 
 /// Everything around one run of the program.
@@ -107,6 +111,20 @@ impl Context {
             self.output.warn(&back_up_now(&user, &path));
         }
         Ok((vault, user))
+    }
+
+    /// The user's keys, for what needs no node. `make`: if there is no user at all one is made, and a person
+    /// is told where the key lies.
+    ///
+    /// # Errors
+    /// Several users and none named; a missing, broken or sealed key.
+    pub async fn user_keys(&self, make: bool) -> Result<Arc<UserKeys>, Halt> {
+        let user = user_of_home(self.connect(), make).await?;
+        if user.made_now {
+            let path = self.home.user_key_path(&user.name)?;
+            self.output.warn(&back_up_now(&user.name, &path));
+        }
+        Ok(user.keys)
     }
 
     /// Says goodbye to the nodes, if there was a connection.

@@ -14,25 +14,33 @@ pub mod down;
 mod each;
 pub mod events;
 pub mod get;
+pub mod hide;
 pub mod init;
 pub mod ls;
 pub mod nodes;
 pub mod output;
 pub mod passphrase;
+pub mod picture;
 pub mod problem;
 pub mod progress;
 pub mod put;
+pub mod reveal;
+mod reworked;
 pub mod rm;
 pub mod service;
 pub mod shell;
 pub mod stat;
 pub mod status;
+pub mod stego;
+pub mod strip;
 pub mod text;
+pub mod thumbnail;
 pub mod undelete;
 pub mod up;
 pub mod user;
 pub mod verify;
 pub mod where_is;
+pub mod work;
 
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
@@ -116,6 +124,11 @@ async fn dispatch(command: Option<&Command>, context: &Context) -> Outcome {
         Command::Undelete(args) => undelete::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Where(args) => where_is::run(args, context).await,
+        Command::Hide(args) => hide::run(args, context).await,
+        Command::Reveal(args) => reveal::run(args, context).await,
+        Command::Stego(args) => stego::run(args, context).await,
+        Command::Thumbnail(args) => thumbnail::run(args, context).await,
+        Command::Strip(args) => strip::run(args, context).await,
         Command::Nodes(args) => nodes::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Events(args) => events::run(args, context).await,

@@ -13,6 +13,7 @@
 //! check     where copies lie; verify them
 //! report    status, nodes, events, stopping a node
 //! files     the user's own files
+//! hidden    what is hidden in pictures: sealing, finding, opening
 //! ```
 //! It never opens a running node's `data/` (but for `data/node.addr`) and never uses `node.key`.
 
@@ -27,6 +28,7 @@ pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 mod get;
+pub mod hidden;
 #[cfg(test)]
 mod holders;
 mod list;
@@ -46,6 +48,7 @@ use std::{
 
 pub use error::Error;
 pub use report::stop_node;
+pub use users::{LocalUser, user_of_home};
 
 use crate::{
     disk::{ClientState, DiskError, Home},

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{Client, Error};
+use super::{
+    Client, Error,
+    types::{Connect, Passphrase},
+};
 use crate::{
     disk::{DiskError, Home},
     seal::{
@@ -21,6 +24,29 @@ pub(super) struct User {
     pub(super) name: String,
     pub(super) made_now: bool,
     pub(super) keys: Arc<UserKeys>,
+}
+
+/// A user of this home, for what needs a key and no node.
+pub struct LocalUser {
+    /// The name.
+    pub name: String,
+    /// Whether the key was made just now.
+    pub made_now: bool,
+    /// The keys.
+    pub keys: Arc<UserKeys>,
+}
+
+/// The user of a home, without a connection: the named one or the only one. `make`: as a first put would do
+/// it, make a key if the home has none at all.
+///
+/// # Errors
+/// As [`Client::user`].
+pub async fn user_of_home(connect: Connect, make: bool) -> Result<LocalUser, Error> {
+    let missing = if make { Missing::Make } else { Missing::Refuse };
+    let home = Home::at(&connect.home);
+    let loaded = load_apart(home, connect.user, connect.make_named, missing, connect.passphrase).await?;
+    let User { name, made_now, keys } = loaded;
+    Ok(LocalUser { name, made_now, keys })
 }
 
 /// What to do when the home has no key of the user.
@@ -52,26 +78,33 @@ impl Client {
     }
 
     async fn user_loaded(&self, missing: Missing) -> Result<&User, Error> {
-        self.user
-            .get_or_try_init(|| async {
-                let home = self.home.clone();
-                let wanted = self.wanted_user.clone();
-                let missing = match (missing, &wanted) {
-                    (Missing::Make, Some(_)) if !self.make_named => Missing::Refuse,
-                    _ => missing,
-                };
-                let ask = self.passphrase.clone();
-                // Argon2 takes its time, on purpose.
-                let loaded = tokio::task::spawn_blocking(move || {
-                    load(&home, wanted, missing, |user| {
-                        let ask = ask.as_ref()?;
-                        (ask.0)(user).ok().map(Zeroizing::new)
-                    })
-                });
-                loaded.await.map_err(|e| Error::Refused(format!("a task of this program failed: {e}")))?
-            })
-            .await
+        let load = || {
+            let (home, user) = (self.home.clone(), self.wanted_user.clone());
+            load_apart(home, user, self.make_named, missing, self.passphrase.clone())
+        };
+        self.user.get_or_try_init(load).await
     }
+}
+
+/// Loads on a thread of its own: Argon2 takes its time, on purpose.
+async fn load_apart(
+    home: Home,
+    wanted: Option<String>,
+    make_named: bool,
+    missing: Missing,
+    ask: Option<Passphrase>,
+) -> Result<User, Error> {
+    let missing = match (missing, &wanted) {
+        (Missing::Make, Some(_)) if !make_named => Missing::Refuse,
+        _ => missing,
+    };
+    let loaded = tokio::task::spawn_blocking(move || {
+        load(&home, wanted, missing, |user| {
+            let ask = ask.as_ref()?;
+            (ask.0)(user).ok().map(Zeroizing::new)
+        })
+    });
+    loaded.await.map_err(|e| Error::Refused(format!("a task of this program failed: {e}")))?
 }
 
 fn load(

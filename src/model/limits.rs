@@ -313,6 +313,8 @@ pub const TASK_PAYLOAD_BYTES_MAX: u64 = 256 << 20;
 pub const TASK_PAYLOADS_BYTES_MAX: u64 = 512 << 20;
 /// What a worker gives back for one task; a picture that was stored badly can grow when it is stored well.
 pub const TASK_RESULT_BYTES_MAX: usize = 256 << 20;
+/// Tasks that a node may be told to work on at once.
+pub const TASK_SLOTS_MAX: u16 = 64;
 /// Tasks that a node knows of, ended ones among them: under 1 MiB. Past it no more are taken.
 pub const TASKS_KNOWN_MAX: usize = 4096;
 /// Tasks of one client that have not ended.
@@ -335,8 +337,34 @@ pub const TASK_PAGE_RECORDS_MAX: usize = 400;
 pub const TASK_LOAD_BAND_CENTI: u64 = 1000;
 /// Two nodes that know different tasks exchange what they know at most so often.
 pub const TASK_EXCHANGE_EVERY: Millis = Millis(2000);
+/// How long a coordinator waits for a worker to say whether it has a place.
+pub const TASK_RESERVE_PATIENCE: Millis = Millis(500);
+/// How long a node waits for the coordinator on behalf of a client, which waits a little longer.
+pub const TASK_ONWARD_PATIENCE: Millis = Millis(800);
 /// A node that is to stop waits so long for the tasks that it has in hand.
 pub const TASK_LEAVE_PATIENCE: Millis = Millis(10_000);
+
+/// What a task's order says in front of text and picture: some numbers, a seed and a header.
+pub const TASK_HEAD_BYTES_MAX: usize = 512;
+/// What stands in front of scattered bytes in a picture.
+pub const TASK_HEADER_BYTES_MAX: usize = 64;
+/// Pixels of a picture that is worked on: the largest cameras have so many, and a file that declares more is
+/// refused from its header.
+pub const TASK_PIXELS_MAX: u64 = 100_000_000;
+/// Bytes of its decoded pixels: so many pixels with alpha at 8 bits, or half as many at 16.
+pub const TASK_DECODED_BYTES_MAX: u64 = 400 << 20;
+/// All that decoding it may take, the decoder's working memory included: a node has one of these a slot.
+pub const TASK_PEAK_BYTES_MAX: u64 = 1 << 30;
+/// A colour profile; those of printers have up to 3 MB.
+pub const ICC_BYTES_MAX: usize = 4 << 20;
+/// What of a PNG is no pixel, unpacked: a profile and some texts.
+pub const PICTURE_METADATA_BYTES_MAX: u64 = 16 << 20;
+/// Scans of one JPEG: encoders make about ten. Each is decoded over the whole picture, so a small file of
+/// very many would keep a worker busy for hours.
+pub const JPEG_SCANS_MAX: usize = 128;
+/// The longest edge of a thumbnail that somebody may ask for; screens are smaller.
+pub const TASK_EDGE_PX_MAX: u32 = 8192;
+
 /// An encoded message of the election: the loads of all members fit, in a sixteenth of an rpc request.
 pub const ELECTION_MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// Elections that a node remembers, for people.

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::{
     admission::{ClientRight, ClusterKey},
     chunk::{self, ChunkKey, IdCheck, SealedChunk, body_id},
+    hidden,
     key_file::{self, KeyFile, KeyFileError},
     keys::{UserKeys, UserSecret, object_id},
     manifest::{self, Layout, MANIFEST_CONTEXT, Manifest, ManifestPlan, ObjectInfo, PART_CONTEXT},
@@ -318,4 +319,26 @@ fn user_key(text: &str) -> bool {
             false
         }
     }
+}
+
+// ---- hidden ----
+
+/// What is found in a picture: header and sealed bytes. The user's own is what the user would have sealed.
+pub fn hidden_bytes(bytes: &[u8]) -> bool {
+    let (header, sealed) = bytes.split_at(bytes.len().min(hidden::HEADER_BYTES));
+    assert!(!hidden::is_sealed(header) || header.len() >= hidden::MAGIC_BYTES);
+    let Ok(opening) = hidden::open_header(&USER.keys, header) else { return false };
+    assert!(hidden::is_sealed(header));
+    assert!(hidden::open_header(&STRANGER, header).is_err(), "a stranger opens it");
+    let Ok(payload) = opening.open(sealed.to_vec()) else { return false };
+    let salt = header[hidden::MAGIC_BYTES..hidden::MAGIC_BYTES + 16].try_into().expect("the salt");
+    let again = hidden::seal(&USER.keys, salt, &payload);
+    assert_eq!((&again.header[..], &again.sealed[..]), (header, sealed));
+    true
+}
+
+/// A header and sealed bytes of the user's, to begin with.
+pub fn hidden_seed(payload: &[u8]) -> Vec<u8> {
+    let sealed = hidden::seal(&USER.keys, [5; 16], payload);
+    [&sealed.header[..], &sealed.sealed].concat()
 }

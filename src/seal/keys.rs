@@ -17,6 +17,7 @@ const NAME_CONTEXT: &str = "tintype 1 name";
 const CHUNK_CONTEXT: &str = "tintype 1 chunk";
 const SALT_CONTEXT: &str = "tintype 1 salt";
 const MANIFEST_CONTEXT: &str = "tintype 1 manifest";
+const HIDDEN_CONTEXT: &str = "tintype 1 hidden";
 const SIGN_CONTEXT: &str = "tintype 1 sign";
 const OBJECT_CONTEXT: &str = "tintype 1 object";
 
@@ -53,6 +54,7 @@ pub struct UserKeys {
     chunk: Key,
     salt: Key,
     manifest: Key,
+    hidden: Key,
     // Wiped on drop by ed25519-dalek, whose `zeroize` feature is among its defaults. libp2p-identity passes
     // the seed through a type that is not wiped, so a copy may stay on the stack for a while.
     signing: ed25519::Keypair,
@@ -81,6 +83,7 @@ impl UserKeys {
             chunk: derived(CHUNK_CONTEXT),
             salt: derived(SALT_CONTEXT),
             manifest: derived(MANIFEST_CONTEXT),
+            hidden: derived(HIDDEN_CONTEXT),
             owner: OwnerKey(signing.public().to_bytes()),
             signing,
         }
@@ -107,6 +110,10 @@ impl UserKeys {
 
     pub(super) fn manifest(&self) -> &Key {
         &self.manifest
+    }
+
+    pub(super) fn hidden(&self) -> &Key {
+        &self.hidden
     }
 
     /// Ed25519 (RFC 8032) by this user.
@@ -185,7 +192,7 @@ pub(super) mod tests {
     #[test]
     fn no_key_of_a_user_is_another() {
         let keys = user(1);
-        let all = [*keys.name, *keys.chunk, *keys.salt, *keys.manifest, keys.owner.0, [1; 32]];
+        let all = [*keys.name, *keys.chunk, *keys.salt, *keys.manifest, *keys.hidden, keys.owner.0, [1; 32]];
         for (i, one) in all.iter().enumerate() {
             assert!(all[i + 1..].iter().all(|other| other != one));
         }

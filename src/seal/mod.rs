@@ -12,6 +12,7 @@
 //! chunk     pad, encrypt and name up to 1 MiB; the hot path
 //! manifest  what an object version consists of: public half, sealed half, root and parts
 //! register  the signed pointer to the newest manifest, its sealed entry, and the proof for listings
+//! hidden    what is hidden in a picture for its owner alone
 //! sealed    (private) the one authenticated encryption of sealed halves and entries
 //! signature (private) the one Ed25519 check
 //! ```
@@ -21,6 +22,7 @@ pub mod chunk;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod hidden;
 pub mod key_file;
 pub mod keys;
 pub mod manifest;

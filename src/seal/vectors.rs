@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{
     chunk::{self, SealedChunk},
-    key_file,
+    hidden, key_file,
     keys::{UserKeys, UserSecret},
     manifest::{self, ManifestPlan, ObjectInfo, Thumbnail},
     register::{self, ListClaim, RegisterPlan},
@@ -184,6 +184,7 @@ fn user_keys() {
         line("chunk_key", keys.chunk().as_slice()),
         line("salt_key", keys.salt().as_slice()),
         line("manifest_key", keys.manifest().as_slice()),
+        line("hidden_key", keys.hidden().as_slice()),
         line("owner", keys.owner().as_bytes()),
         line("signature_of_empty", &keys.sign(b"")),
         line("name_nfc", NAME_NFC.as_bytes()),
@@ -196,6 +197,7 @@ fn user_keys() {
         line("chunk_key", &again::key("tintype 1 chunk")),
         line("salt_key", &again::key("tintype 1 salt")),
         line("manifest_key", &again::key("tintype 1 manifest")),
+        line("hidden_key", &again::key("tintype 1 hidden")),
         line("owner", &again::owner()),
         line("signature_of_empty", &again::signer().sign(b"")),
         line("name_nfc", NAME_NFC.as_bytes()),
@@ -233,6 +235,42 @@ fn key_files() {
         ("sealed".into(), checked(format!("tintype-user-1:sealed:65536,3,1:{salt}:{text}:{tag}"))),
     ];
     compare("key-file.txt", FILE, "recomputed", &recomputed);
+}
+
+// ---- hidden ----
+
+#[test]
+fn hidden_bytes() {
+    const FILE: &str = include_str!("../../tests/vectors/hidden.txt");
+    const TEXT: &[u8] = b"nine";
+    let salt: [u8; 16] = std::array::from_fn(|i| 0xf0 + i as u8);
+    let keys = UserKeys::derive(&UserSecret::from_random(Zeroizing::new(secret())));
+    let sealed = hidden::seal(&keys, salt, TEXT);
+    let made = [
+        line("text", TEXT),
+        line("salt", &salt),
+        line("header", &sealed.header),
+        line("seed", sealed.seed.as_bytes()),
+        line("sealed", &sealed.sealed),
+    ];
+    compare("hidden.txt", FILE, "made", &made);
+
+    let stream: [u8; 100] = again::xof(&again::key("tintype 1 hidden"), &salt);
+    let mac: [u8; 32] = stream[32..64].try_into().expect("32 bytes");
+    let len = [0, 0, 0, 4].iter().zip(&stream[96..]).map(|(len, mask): (&u8, _)| len ^ mask);
+    let front = [b"\xfftintyp\x01", &salt[..], &len.collect::<Vec<u8>>()].concat();
+    let check: [u8; 16] = again::xof(&mac, &[b"check", &front[..]].concat());
+    let header = [&front[..], &check].concat();
+    let ciphertext = again::ctr(&stream[..16], &stream[16..32], TEXT);
+    let tag: [u8; 32] = again::xof(&mac, &[b"bytes", &header[..], &ciphertext].concat());
+    let recomputed = [
+        line("text", TEXT),
+        line("salt", &salt),
+        line("header", &header),
+        line("seed", &stream[64..96]),
+        line("sealed", &[&ciphertext[..], &tag].concat()),
+    ];
+    compare("hidden.txt", FILE, "recomputed", &recomputed);
 }
 
 // ---- chunks ----

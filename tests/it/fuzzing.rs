@@ -19,7 +19,7 @@ use tintype::fuzzing::{TARGETS, Target, named};
 const CASES: u32 = 2000;
 /// Of those that take a millisecond each.
 const SLOW_CASES: u32 = 600;
-const SLOW: [&str; 2] = ["lane", "configuration"];
+const SLOW: [&str; 4] = ["lane", "configuration", "envelope", "hidden"];
 
 /// One thing that is done to good bytes.
 #[derive(Clone, Debug)]
@@ -180,7 +180,7 @@ macro_rules! hold_all {
 hold_all! {
     certificate, admission, hello, rpc_frames, rpc_question, rpc_answer, lane, founding, heartbeat, election,
     task_record, bulk, register, manifest, public_parts, sealed, records, keys, configuration, home_files,
-    words, pictures, thumbnails,
+    words, pictures, thumbnails, envelope, strip, hidden,
 }
 
 /// The seeds are the formats' own encodings, and some that are nearly right (`near-`): whoever changes a

@@ -31,6 +31,7 @@ mod put_get;
 mod readme;
 mod sim;
 mod source;
+mod stego;
 mod tidy;
 mod transport;
 mod versions;

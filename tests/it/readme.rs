@@ -381,6 +381,13 @@ fn one_machine_does_what_the_readme_shows() {
 }
 
 #[test]
+fn a_text_is_hidden_and_revealed_as_the_readme_shows() {
+    let mut machines = Machines::new(&["desk"]);
+    let differences = machines.tell(&steps(Some("Hiding a text in a picture")));
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
 fn two_machines_do_what_the_readme_shows() {
     let mut machines = Machines::new(&["desk", "attic"]);
     let differences = machines.tell(&steps(Some("Two machines")));

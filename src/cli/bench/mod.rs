@@ -8,6 +8,7 @@ mod cluster;
 mod cpu;
 mod figure;
 mod group_commit;
+mod hide;
 mod load;
 mod local;
 mod many;
@@ -71,6 +72,8 @@ pub enum Name {
     Seal,
     /// Storing 1 MiB bodies durably, one after the other
     Disk,
+    /// Hiding a text, and as much as fits, in pictures of 3000 x 3000 pixels, one core
+    Hide,
     /// Lane frames there and back, one after the other
     Lane,
     /// Heartbeats there and back, one after the other
@@ -192,6 +195,10 @@ async fn measure(args: &Args, dir: &Path, context: &Context) -> Result<Measured>
             Name::Lane => pingpong::lane(effort).await?,
             Name::Gossip => pingpong::gossip(effort).await?,
             Name::BareStream => Figure::new("bare-stream", "MiB/s", own).under("stock libp2p-quic", stock),
+            Name::Hide => {
+                measured.figures.extend(hide::measure(effort).await?);
+                continue;
+            }
             Name::Many3Nodes | Name::Many10Nodes => {
                 stop(cluster.take()).await?;
                 let shape = if name == Name::Many3Nodes { &many::THREE } else { &many::TEN };
@@ -234,6 +241,7 @@ fn label(name: Name) -> &'static str {
         Name::BareStream => "bare-stream",
         Name::Seal => "seal",
         Name::Disk => "disk",
+        Name::Hide => "hide",
         Name::Lane => "lane",
         Name::Gossip => "gossip",
         Name::Rpc => "rpc",

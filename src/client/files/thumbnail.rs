@@ -10,39 +10,30 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use image::{
-    DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, Pixel,
-    codecs::{
-        jpeg::JpegEncoder,
-        png::{CompressionType, FilterType, PngEncoder},
+use image::ImageFormat;
+
+use super::structure::Format;
+pub use crate::work::small::Small as Thumbnail;
+use crate::{
+    model::limits,
+    work::{
+        WorkError,
+        decode::{self, Budget},
+        small,
     },
 };
 
-use super::structure::Format;
-use crate::model::limits;
-
 /// All that one decode may take: pixels, the decoder's working memory, and the file where it holds it whole.
-const PEAK_BYTES_MAX: u64 = 144 << 20;
+const BUDGET: Budget = Budget {
+    pixels_max: u64::MAX,
+    decoded_bytes_max: limits::THUMBNAIL_DECODED_BYTES_MAX,
+    peak_bytes_max: 144 << 20,
+};
 /// Files that decoders read whole into memory are not tried above this.
 const WHOLE_FILE_BYTES_MAX: u64 = 40 << 20;
-/// Good enough for a picture of this size, and about 20 kB.
-const JPEG_QUALITY: u8 = 80;
 
 /// Held while a picture is decoded.
 static ONE_DECODE: Mutex<()> = Mutex::new(());
-
-/// A small picture of a picture.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thumbnail {
-    /// The encoded bytes: JPEG, or PNG when the picture has transparent places.
-    pub bytes: Vec<u8>,
-    /// Their media type.
-    pub media_type: &'static str,
-    /// Pixels, upright.
-    pub width: u32,
-    /// Pixels, upright.
-    pub height: u32,
-}
 
 /// Why there is no thumbnail; for the debug log, never for the user.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +41,15 @@ pub enum NoThumbnail {
     /// Not a picture that this program decodes.
     #[error("not a picture that decodes here")]
     NotAPicture,
-    /// Its header asks for more memory than a thumbnail may take.
-    #[error("decoding it would take about {bytes} bytes")]
+    /// Decoders read it whole, and it is too large for that.
+    #[error("its {bytes} bytes would be read whole")]
     TooLarge { bytes: u64 },
-    /// It does not decode.
-    #[error("it does not decode: {0}")]
-    Decode(#[from] image::ImageError),
+    /// It asks for more memory than a thumbnail may take, or does not decode.
+    #[error("{0}")]
+    Decode(#[from] WorkError),
+    /// The small picture was not made.
+    #[error("it is not encoded: {0}")]
+    Encode(#[from] image::ImageError),
     /// It could not be read.
     #[error("it could not be read: {0}")]
     Read(#[from] std::io::Error),
@@ -83,69 +77,14 @@ fn make(mut input: impl BufRead + Seek, file_bytes: u64) -> Result<Thumbnail, No
     let mut head = Vec::new();
     input.by_ref().take(32).read_to_end(&mut head)?;
     let format = Format::of(&head).ok_or(NoThumbnail::NotAPicture)?;
-    let working_factor = working_factor(format, &mut input)?;
+    if matches!(format, Format::Jpeg | Format::WebP) && file_bytes > WHOLE_FILE_BYTES_MAX {
+        return Err(NoThumbnail::TooLarge { bytes: file_bytes });
+    }
     input.seek(SeekFrom::Start(0))?;
-    let file_in_memory = match format {
-        Format::Jpeg | Format::WebP if file_bytes > WHOLE_FILE_BYTES_MAX => {
-            return Err(NoThumbnail::TooLarge { bytes: file_bytes });
-        }
-        Format::Jpeg | Format::WebP => file_bytes,
-        _ => 0,
-    };
     // A decoder that panicked over some other picture says nothing about this one.
     let _one = ONE_DECODE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut reader = ImageReader::with_format(input, image_format(format));
-    let mut decoder_limits = Limits::default();
-    decoder_limits.max_alloc = Some(PEAK_BYTES_MAX);
-    reader.limits(decoder_limits);
-    let mut decoder = reader.into_decoder()?;
-    let decoded = decoder.total_bytes();
-    let peak = decoded.saturating_mul(working_factor) / 2 + file_in_memory;
-    if decoded > limits::THUMBNAIL_DECODED_BYTES_MAX || peak > PEAK_BYTES_MAX {
-        return Err(NoThumbnail::TooLarge { bytes: peak });
-    }
-    let orientation = decoder.orientation()?;
-    let whole = DynamicImage::from_decoder(decoder)?;
-    let mut small = shrink(whole);
-    small.apply_orientation(orientation);
-    encode(&small)
-}
-
-/// How many halves of the decoded bytes a decoder takes at its peak, its output among them.
-fn working_factor(format: Format, input: &mut (impl BufRead + Seek)) -> Result<u64, NoThumbnail> {
-    Ok(match format {
-        Format::Png | Format::Bmp => 2,
-        // All coefficients of a progressive picture are held, two bytes each.
-        Format::Jpeg if is_progressive(input)? => 6,
-        Format::Jpeg => 2,
-        // Planes or a canvas beside the output.
-        Format::WebP => 5,
-        Format::Gif | Format::Tiff => 4,
-    })
-}
-
-/// Looks for the frame header, over the segments before it; `input` may stand anywhere.
-fn is_progressive(input: &mut (impl BufRead + Seek)) -> Result<bool, NoThumbnail> {
-    const SEGMENTS_MAX: usize = 1000;
-    input.seek(SeekFrom::Start(2))?;
-    for _ in 0..SEGMENTS_MAX {
-        let mut head = [0; 4];
-        input.read_exact(&mut head)?;
-        match head[1] {
-            0xff => {
-                input.seek_relative(-3)?;
-                continue;
-            }
-            0xc0..=0xcf if !matches!(head[1], 0xc4 | 0xc8 | 0xcc) => {
-                return Ok(!matches!(head[1], 0xc0 | 0xc1));
-            }
-            0xd0..=0xda => break,
-            _ => {}
-        }
-        let len = i64::from(u16::from_be_bytes([head[2], head[3]]));
-        input.seek_relative((len - 2).max(0))?;
-    }
-    Err(NoThumbnail::NotAPicture)
+    let decoded = decode::decode(input, image_format(format), file_bytes, BUDGET)?;
+    Ok(small::encode(&small::shrink(decoded, limits::THUMBNAIL_EDGE_PX), None)?)
 }
 
 fn image_format(format: Format) -> ImageFormat {
@@ -159,80 +98,9 @@ fn image_format(format: Format) -> ImageFormat {
     }
 }
 
-/// Within the edge, never larger than it was.
-fn shrink(whole: DynamicImage) -> DynamicImage {
-    let edge = limits::THUMBNAIL_EDGE_PX;
-    if whole.width() <= edge && whole.height() <= edge {
-        return whole;
-    }
-    thin_out(whole).thumbnail(edge, edge)
-}
-
-/// Averages blocks of pixels until about two an edge pixel of the thumbnail remain, each way: the general
-/// filter takes five times as long for the same.
-fn thin_out(whole: DynamicImage) -> DynamicImage {
-    let step = whole.width().max(whole.height()) / (2 * limits::THUMBNAIL_EDGE_PX);
-    // A line thinner than a block would vanish.
-    if step < 2 || whole.width().min(whole.height()) < step {
-        return whole;
-    }
-    match whole {
-        DynamicImage::ImageRgb8(pixels) => blocks::<3, _>(&pixels, step).into(),
-        DynamicImage::ImageRgba8(pixels) => blocks::<4, _>(&pixels, step).into(),
-        DynamicImage::ImageLuma8(pixels) => blocks::<1, _>(&pixels, step).into(),
-        other => other,
-    }
-}
-
-/// One pixel for each whole block of `step` times `step`, of `N` samples each.
-fn blocks<const N: usize, P: Pixel<Subpixel = u8>>(
-    pixels: &ImageBuffer<P, Vec<u8>>,
-    step: u32,
-) -> ImageBuffer<P, Vec<u8>> {
-    let (width, height) = (pixels.width() / step, pixels.height() / step);
-    let row_bytes = pixels.width() as usize * N;
-    let step_rows = step as usize;
-    let mut sums = vec![[0u32; N]; width as usize];
-    let mut small = Vec::with_capacity(width as usize * height as usize * N);
-    for rows in pixels.as_raw().chunks_exact(row_bytes * step_rows) {
-        sums.fill([0; N]);
-        for row in rows.chunks_exact(row_bytes) {
-            for (sum, block) in sums.iter_mut().zip(row.chunks_exact(N * step_rows)) {
-                for pixel in block.chunks_exact(N) {
-                    for (sum, sample) in sum.iter_mut().zip(pixel) {
-                        *sum += u32::from(*sample);
-                    }
-                }
-            }
-        }
-        small.extend(sums.iter().flatten().map(|sum| (sum / (step * step)) as u8));
-    }
-    ImageBuffer::from_raw(width, height, small).expect("one pixel a block")
-}
-
-fn encode(small: &DynamicImage) -> Result<Thumbnail, NoThumbnail> {
-    let mut bytes = Vec::new();
-    let rgba = small.color().has_alpha().then(|| small.to_rgba8());
-    let media_type = match rgba.filter(|rgba| rgba.pixels().any(|pixel| pixel.0[3] != u8::MAX)) {
-        Some(rgba) => {
-            rgba.write_with_encoder(PngEncoder::new_with_quality(
-                &mut bytes,
-                CompressionType::Fast,
-                FilterType::Adaptive,
-            ))?;
-            "image/png"
-        }
-        None => {
-            small.to_rgb8().write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY))?;
-            "image/jpeg"
-        }
-    };
-    Ok(Thumbnail { bytes, media_type, width: small.width(), height: small.height() })
-}
-
 #[cfg(test)]
 mod tests {
-    use image::{Rgba, RgbaImage};
+    use image::{DynamicImage, Rgba, RgbaImage};
 
     use super::*;
 
@@ -298,7 +166,7 @@ mod tests {
         png[16..24].copy_from_slice(&[0, 0, 0x40, 0, 0, 0, 0x40, 0]);
         let crc = crc32fast::hash(&png[12..29]);
         png[29..33].copy_from_slice(&crc.to_be_bytes());
-        assert!(matches!(of_bytes(&png), Err(NoThumbnail::TooLarge { .. })));
+        assert!(matches!(of_bytes(&png), Err(NoThumbnail::Decode(WorkError::TooMuchMemory))));
         let mut bmp = encoded(&halves(10, 10), ImageFormat::Bmp);
         bmp[18..26].copy_from_slice(&[0, 0, 1, 0, 0, 0, 1, 0]);
         assert!(of_bytes(&bmp).is_err());

@@ -25,13 +25,16 @@ use tintype::{
         membership,
     },
     seal::{fuzzing, register},
+    stego::{self, Channels},
+    work::{Frames, Layout, Order, envelope::envelope},
 };
+use zeroize::Zeroizing;
 
 /// Target, name, bytes.
 type Seed = (&'static str, String, Vec<u8>);
 
 /// Targets whose seeds other people's encoders make, perhaps other ones each time: they stay as they are.
-pub const BY_OTHERS: [&str; 3] = ["certificate", "pictures", "thumbnails"];
+pub const BY_OTHERS: [&str; 5] = ["certificate", "pictures", "thumbnails", "envelope", "strip"];
 
 const ACCEPTOR: &str = include_str!("../../vectors/acceptor.txt");
 const ADMISSION: &str = include_str!("../../vectors/admission.txt");
@@ -85,6 +88,8 @@ pub fn made() -> Vec<Seed> {
         home(),
         words(),
         pictures(),
+        tasks(),
+        hidden(),
     ];
     parts.concat()
 }
@@ -531,7 +536,39 @@ fn pictures() -> Vec<Seed> {
         let mut bytes = Cursor::new(Vec::new());
         image::write_buffer_with_format(&mut bytes, &points, 12, 10, ExtendedColorType::Rgb8, format)
             .expect("a small picture");
+        // Of a TIFF nothing is taken away here.
+        let strip = seed("strip", if name == "tiff" { "near-tiff" } else { name }, bytes.get_ref());
+        seeds.push(strip);
         seeds.extend(["pictures", "thumbnails"].map(|target| seed(target, name, bytes.get_ref())));
     }
     seeds
+}
+
+// ---- tasks ----
+
+fn tasks() -> Vec<Seed> {
+    let picture = pictures().into_iter().find(|(_, name, _)| name == "png").expect("a PNG").2;
+    let hide =
+        |layout| Order::Hide { layout, payload: Zeroizing::new(b"a text".to_vec()), frames: Frames::Single };
+    let scattered = Layout::Scattered { seed: Zeroizing::new([7; 32]), header: vec![0xfe; 20] };
+    let orders = [
+        ("hide", hide(Layout::Plain)),
+        ("hide-scattered", hide(scattered)),
+        ("thumbnail", Order::Thumbnail { edge_px: 5, frames: Frames::First }),
+        ("strip", Order::Strip),
+    ];
+    orders.map(|(name, order)| seed("envelope", name, envelope(&order, &picture))).to_vec()
+}
+
+fn hidden() -> Vec<Seed> {
+    let points = |len: usize| -> Vec<u8> { (0..len).map(|i| (i * 7 % 251) as u8).collect() };
+    let (mut rgb, mut rgba) = (points(900), points(1200));
+    stego::hide(&mut rgb, Channels::Rgb, b"a text").expect("it fits");
+    stego::hide(&mut rgba, Channels::Rgba, &[0, 1, 2, 0xff]).expect("it fits");
+    vec![
+        seed("hidden", "rgb", rgb),
+        seed("hidden", "rgba", rgba),
+        seed("hidden", "sealed", fuzzing::hidden_seed(b"a text")),
+        seed("hidden", "near-nothing", points(900)),
+    ]
 }

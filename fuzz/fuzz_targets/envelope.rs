@@ -1,0 +1,5 @@
+//! See `tintype::fuzzing::TARGETS`.
+
+#![no_main]
+
+tintype_fuzz::target!("envelope");

@@ -1,0 +1,105 @@
+//! What commands that make one picture of another have in common: read, carry out, write beside it.
+
+use std::{path::Path, sync::Arc, time::Instant};
+
+use image::ImageFormat;
+use serde::Serialize;
+
+use super::{
+    context::Context,
+    picture::{self, Target},
+    problem::Outcome,
+    text,
+    work::{self, carry_out},
+};
+use crate::{
+    api::{Exit, Problem},
+    work::{Frames, Order, decode},
+};
+
+/// What is read and what is written.
+pub(super) struct Files<'a> {
+    /// The picture.
+    pub(super) image: &'a Path,
+    /// What `-o` says.
+    pub(super) output: Option<&'a Path>,
+    /// Replace a different file.
+    pub(super) force: bool,
+    /// Between name and ending of a file that nobody named.
+    pub(super) infix: &'static str,
+}
+
+/// The names are a promise of `--json`.
+#[derive(Serialize)]
+struct Done<'a> {
+    image: &'a str,
+    path: Option<&'a Path>,
+    bytes_before: u64,
+    bytes: u64,
+    width: u32,
+    height: u32,
+    ms: u64,
+}
+
+/// Reads, carries the order out, writes.
+pub(super) async fn run(files: Files<'_>, order: Order, args: &work::Args, context: &Context) -> Outcome {
+    let began = Instant::now();
+    let output = &context.output;
+    let whose = picture::name(files.image);
+    let plan = |ending: &str| {
+        let beside = |stem: &str| format!("{stem}.{}.{ending}", files.infix);
+        Target::plan(files.output, files.image, beside, output)
+    };
+    // Whether there can be one at all is known before the work.
+    plan("")?;
+    let image = Arc::new(picture::read(files.image).await?);
+    let bytes_before = image.len() as u64;
+    let made = carry_out(args, context, order, image, &whose).await?;
+    let damaged = |error| work::problem(&whose, &error);
+    let size = decode::size(&made, Frames::First);
+    let size = size.map_err(damaged)?;
+    let target = plan(ending(&made)?)?;
+    let bytes = made.len() as u64;
+    target.write(made, files.force).await?;
+    let done = Done {
+        image: &whose,
+        path: target.path(),
+        bytes_before,
+        bytes,
+        width: size.width,
+        height: size.height,
+        ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+    };
+    match target {
+        // The picture itself is there.
+        Target::Stdout => output.talk(&sentence(&done)),
+        Target::File(_) => output.answer(&done, || sentence(&done))?,
+    }
+    Ok(Exit::Done)
+}
+
+/// The ending of files of this format.
+fn ending(picture: &[u8]) -> Result<&'static str, Problem> {
+    Ok(match decode::format(picture) {
+        Some(ImageFormat::Jpeg) => "jpg",
+        Some(ImageFormat::Png) => "png",
+        Some(ImageFormat::WebP) => "webp",
+        Some(ImageFormat::Gif) => "gif",
+        Some(ImageFormat::Bmp) => "bmp",
+        _ => return Err(Problem::failed("what came back is no picture", "run it again")),
+    })
+}
+
+/// `photo.jpg  3.4 MB  -> photo.thumb.jpg  320 x 240 pixels  19.8 kB  41 ms`
+fn sentence(done: &Done<'_>) -> String {
+    let path = done.path.map_or_else(String::new, |path| format!("  -> {}", path.display()));
+    format!(
+        "{}  {}{path}  {} x {} pixels  {}  {}",
+        done.image,
+        text::size(done.bytes_before),
+        done.width,
+        done.height,
+        text::size(done.bytes),
+        text::duration(done.ms),
+    )
+}

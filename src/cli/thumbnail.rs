@@ -1,0 +1,41 @@
+//! `tintype thumbnail`: a small picture of a picture.
+
+use std::path::PathBuf;
+
+use super::{context::Context, problem::Outcome, reworked, work};
+use crate::work::Order;
+
+/// `thumbnail`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The picture; `-` is standard input
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+    /// The longest edge in pixels; a smaller picture keeps its size
+    #[arg(long, value_name = "N")]
+    edge: u32,
+    /// The file to write; `-` is standard output [default: NAME.thumb.jpg, or .png, beside the picture]
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+    /// Replace a file that is there and differs
+    #[arg(long)]
+    force: bool,
+    /// How the work is done.
+    #[command(flatten)]
+    work: work::Args,
+}
+
+/// Makes it and writes it.
+///
+/// # Errors
+/// Not a picture; a different file.
+pub async fn run(args: &Args, context: &Context) -> Outcome {
+    let order = Order::Thumbnail { edge_px: args.edge, frames: args.work.frames() };
+    let files = reworked::Files {
+        image: &args.image,
+        output: args.output.as_deref(),
+        force: args.force,
+        infix: "thumb",
+    };
+    reworked::run(files, order, &args.work, context).await
+}
