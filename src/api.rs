@@ -8,7 +8,10 @@ use std::{fmt, io::Write, path::Path};
 pub use crate::client::{LocalUser, types::*};
 use crate::{
     client::{Client, Error},
-    model::rpc,
+    model::{
+        rpc,
+        task::{TaskId, TaskRecord},
+    },
 };
 
 /// Exit codes of the program. Of several files the worst counts: 1 before 5 before 6.
@@ -213,6 +216,44 @@ impl Vault {
         Ok(self.client.events(after).await?)
     }
 
+    /// Has a node do this, whichever dies meanwhile; the answer is a picture, or a sentence why there is
+    /// none.
+    /// `on_waiting` is told what it waits for.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn work(
+        &self,
+        work: &Work,
+        on_waiting: OnWaiting<'_>,
+    ) -> Result<Result<Vec<u8>, String>, Problem> {
+        Ok(self.client.work(work, on_waiting).await?)
+    }
+
+    /// All tasks that the nodes know.
+    ///
+    /// # Errors
+    /// No node.
+    pub async fn tasks(&self) -> Result<Vec<TaskRecord>, Problem> {
+        Ok(self.client.tasks().await?)
+    }
+
+    /// Ends a task, whosever it is.
+    ///
+    /// # Errors
+    /// No node.
+    pub async fn cancel_task(&self, task: TaskId) -> Result<(), Problem> {
+        Ok(self.client.cancel_task(task).await?)
+    }
+
+    /// The last elections that a node knows of, the oldest first.
+    ///
+    /// # Errors
+    /// No node.
+    pub async fn elections(&self) -> Result<Vec<rpc::ElectionInfo>, Problem> {
+        Ok(self.client.elections().await?)
+    }
+
     /// The node that answered last; none after it failed, until another answers.
     pub fn talking_to(&self) -> Option<crate::model::PeerId> {
         self.client.talking_to()
@@ -313,7 +354,20 @@ fn exit_and_remedy(error: &Error) -> (Exit, String) {
         Error::Key { remedy, .. } => return (Exit::Failed, remedy.clone()),
         Error::Exists { .. } => (Exit::Failed, "`--force` overwrites it, `-o` names another place"),
         Error::Usage(_) => (Exit::Usage, "see `tintype help`"),
+        Error::TimedOut { has_a_worker, .. } => out_of_time(*has_a_worker),
+        Error::Cancelled => (Exit::Failed, "run it again if it was not meant"),
+        Error::UnknownKind(_) => (Exit::Failed, "bring the nodes up to date, or give --local"),
         Error::Refused(_) => (Exit::Failed, "`tintype doctor` looks for the cause"),
     };
     (exit, remedy.to_owned())
+}
+
+/// Of a task that was not done in time.
+fn out_of_time(has_a_worker: bool) -> (Exit, &'static str) {
+    match has_a_worker {
+        true => (Exit::Failed, "give it more time with --timeout, or none to wait as long as it takes"),
+        false => {
+            (Exit::NoQuorum, "start more of the nodes that `tintype nodes` lists, or do it here with --local")
+        }
+    }
 }

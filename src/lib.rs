@@ -31,6 +31,16 @@
 //!    has a majority of the object's acceptors accept it. Each promise is on disk before it is spoken.
 //! 7. The answer says how many copies are durable and how many machines may be lost (`survives`).
 //!
+//! # How one task travels
+//! 1. `cli::hide` (or `thumbnail`, `strip`) makes an order, `work::envelope` puts it and the picture into
+//!    one string of bytes, `client::tasks` drives `proto::errand`.
+//! 2. It submits the task to the coordinator, whom `proto::election` has elected; there `proto::history`
+//!    asks the least loaded worker for a place, and tells everybody who works.
+//! 3. The client brings the bytes to the worker in pieces (`net::bulk`), into `node::workbench`; in a
+//!    blocking thread `work::answer` opens them, carries the order out and writes down what came of it.
+//! 4. The client fetches that, checks it, makes it count, and acknowledges. Whatever does not serve
+//!    meanwhile, a worker or a coordinator, is passed over for another.
+//!
 //! # Decisions
 //! - **Machines decide, conductors do.** Everything in `proto` is a state machine without I/O: event and
 //!   time in, actions out. `node::event_loop` feeds them, `node::execute` carries the actions out. So a
@@ -45,6 +55,8 @@
 //! - **Everything is bounded**, each bound in [`model::limits`] with its reason. Full is an answer, not a
 //!   wait.
 //! - **Nothing is deleted yet.** `rm` writes a tombstone.
+//! - **Tasks are hints.** Who works on what is in memory and gossip; only the client, which has the picture,
+//!   makes one answer count. So two coordinators, late answers and forgotten history do no harm.
 
 pub mod model;
 

@@ -7,8 +7,9 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 use super::{
-    bench, completions, config, demo, doctor, down, events, get, hide, init, ls, nodes, output::Output, put,
-    reveal, rm, service, shell, stat, status, stego, strip, thumbnail, undelete, up, user, verify, where_is,
+    bench, completions, config, demo, doctor, down, election, events, get, hide, init, ls, nodes,
+    output::Output, put, reveal, rm, service, shell, stat, status, stego, strip, tasks, thumbnail, undelete,
+    up, user, verify, where_is,
 };
 use crate::api::{Exit, Problem};
 
@@ -95,6 +96,12 @@ pub enum Command {
     Thumbnail(thumbnail::Args),
     /// Take the metadata out of a picture: where, when and with what it was taken
     Strip(strip::Args),
+    /// The tasks that nodes have in hand
+    Task(tasks::Args),
+    /// All tasks that the nodes know, ended ones of the last minute among them
+    History(tasks::HistoryArgs),
+    /// Who coordinates, why, and the last elections
+    Election(election::Args),
     /// Every node of the vault
     Nodes(nodes::Args),
     /// Check this machine and its network, and say what to mend

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod doctor;
 pub mod down;
 mod each;
+pub mod election;
 pub mod events;
 pub mod get;
 pub mod hide;
@@ -33,6 +34,7 @@ pub mod stat;
 pub mod status;
 pub mod stego;
 pub mod strip;
+pub mod tasks;
 pub mod text;
 pub mod thumbnail;
 pub mod undelete;
@@ -129,6 +131,9 @@ async fn dispatch(command: Option<&Command>, context: &Context) -> Outcome {
         Command::Stego(args) => stego::run(args, context).await,
         Command::Thumbnail(args) => thumbnail::run(args, context).await,
         Command::Strip(args) => strip::run(args, context).await,
+        Command::Task(args) => tasks::run(args, context).await,
+        Command::History(args) => tasks::history(args, context).await,
+        Command::Election(args) => election::run(args, context).await,
         Command::Nodes(args) => nodes::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Events(args) => events::run(args, context).await,

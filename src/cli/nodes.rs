@@ -23,6 +23,8 @@ struct Answer<'a> {
     capacity: Option<u64>,
     used: Option<u64>,
     role: &'a str,
+    tasks: Option<u64>,
+    slots: Option<u64>,
 }
 
 /// Prints every node.
@@ -44,18 +46,20 @@ pub async fn run(_: &Args, context: &Context) -> Outcome {
 /// The nodes as a table.
 pub(super) fn table(nodes: &[NodeInfo]) -> Vec<String> {
     let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
-    text::table(&["name", "state", "role", "load", "used", "capacity", "address", "peer"], &rows)
+    let head = ["name", "state", "role", "load", "tasks", "used", "capacity", "address", "peer"];
+    text::table(&head, &rows)
 }
 
 fn row(node: &NodeInfo) -> Vec<String> {
     let unknown = || "unknown".to_owned();
     let not_told = || "-".to_owned();
-    let Answer { load, capacity, used, addr, .. } = answer(node);
+    let Answer { load, capacity, used, addr, tasks, slots, .. } = answer(node);
     vec![
         if node.name.is_empty() { unknown() } else { node.name.clone() },
         state(node.state).to_owned(),
         node.role.clone(),
         load.map_or_else(not_told, |load| format!("{load:.1}")),
+        tasks.zip(slots).map_or_else(not_told, |(tasks, slots)| format!("{tasks} of {slots}")),
         used.map_or_else(not_told, text::size),
         capacity.map_or_else(not_told, text::size),
         addr.map_or_else(unknown, str::to_owned),
@@ -73,6 +77,8 @@ fn answer(node: &NodeInfo) -> Answer<'_> {
         capacity: node.capacity_bytes,
         used: node.used_bytes,
         role: &node.role,
+        tasks: node.tasks,
+        slots: node.slots,
     }
 }
 
@@ -102,17 +108,20 @@ mod tests {
             capacity_bytes: None,
             used_bytes: Some(7),
             role: "member".into(),
+            tasks: Some(1),
+            slots: None,
             counters: None,
         };
         let json = serde_json::to_value(answer(&node)).expect("JSON");
         let names: Vec<&str> = json.as_object().expect("an object").keys().map(String::as_str).collect();
-        let mut promised = ["peer", "name", "addr", "state", "load", "capacity", "used", "role"];
+        let mut promised =
+            ["peer", "name", "addr", "state", "load", "capacity", "used", "role", "tasks", "slots"];
         promised.sort_unstable();
         assert_eq!(names, promised);
         assert_eq!((&json["name"], &json["addr"], &json["capacity"]), (&().into(), &().into(), &().into()));
         assert_eq!((&json["load"], &json["state"]), (&43.0.into(), &"dead".into()));
         let unheard = NodeInfo { load_centi: None, used_bytes: None, ..node };
         let words: Vec<String> = row(&unheard);
-        assert_eq!(words[..7], ["unknown", "dead", "member", "-", "-", "-", "unknown"]);
+        assert_eq!(words[..8], ["unknown", "dead", "member", "-", "-", "-", "-", "unknown"]);
     }
 }

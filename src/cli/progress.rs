@@ -79,6 +79,43 @@ impl Part<'_> {
     }
 }
 
+/// What is waited for, in one line on a terminal that changes. Dropping it takes the line away.
+pub struct Spinner {
+    bar: Option<ProgressBar>,
+    output: Output,
+    whose: String,
+}
+
+impl Spinner {
+    /// A line about this.
+    pub fn new(output: &Output, whose: &str) -> Self {
+        let bar = output.wants_bars().then(|| {
+            let bar =
+                ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        output.set_bar(bar.clone());
+        Self { bar, output: output.clone(), whose: whose.to_owned() }
+    }
+
+    /// It waits for this now.
+    pub fn say(&self, waiting: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(super::text::sanitised(&format!("{}: {waiting}", self.whose)));
+        }
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.output.set_bar(None);
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 fn style() -> ProgressStyle {
     ProgressStyle::with_template(
         "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",

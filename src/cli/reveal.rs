@@ -106,7 +106,7 @@ async fn reveal(args: &Args, image: Vec<u8>, whose: &str, context: &Context) -> 
     let found = blocking(move || {
         let pixels = hidden::pixels(&image, Frames::First)?;
         let found = match hidden::find(&pixels) {
-            Found::Nothing if unmarked => hidden::unmarked(&pixels)
+            Found::Nothing | Found::Broken if unmarked => hidden::unmarked(&pixels)
                 .map_or(Found::Nothing, |payload| Found::Plain { payload, marked: false }),
             found => found,
         };
@@ -115,6 +115,11 @@ async fn reveal(args: &Args, image: Vec<u8>, whose: &str, context: &Context) -> 
     let (pixels, found) = found.await?.map_err(|error| work::problem(whose, &error))?;
     match found {
         Found::Nothing => Err(nothing(whose).into()),
+        Found::Broken => Err(Problem::failed(
+            format!("{whose}: something is hidden here, but it has been changed"),
+            "look for the PNG that `hide` wrote; --unmarked shows the bytes as they are",
+        )
+        .into()),
         Found::Plain { payload, marked } => {
             if !marked {
                 context.output.talk("Another tool hid this: nothing in the picture proves that it is whole.");

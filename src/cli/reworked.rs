@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     context::Context,
     picture::{self, Target},
-    problem::Outcome,
+    problem::{self, Outcome},
     text,
     work::{self, carry_out},
 };
@@ -59,6 +59,7 @@ pub(super) async fn run(files: Files<'_>, order: Order, args: &work::Args, conte
     let size = decode::size(&made, Frames::First);
     let size = size.map_err(damaged)?;
     let target = plan(ending(&made)?)?;
+    hold_format(&target, ending(&made)?)?;
     let bytes = made.len() as u64;
     target.write(made, files.force).await?;
     let done = Done {
@@ -77,6 +78,23 @@ pub(super) async fn run(files: Files<'_>, order: Order, args: &work::Args, conte
     }
     Ok(Exit::Done)
 }
+
+/// Refuses a name that promises another format than what is written.
+fn hold_format(target: &Target, ending: &str) -> Result<(), Problem> {
+    let Some(path) = target.path() else { return Ok(()) };
+    let said = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let said = if matches!(said.as_str(), "jpeg" | "jfif") { "jpg" } else { said.as_str() };
+    if said == ending || !PICTURES.contains(&said) {
+        return Ok(());
+    }
+    Err(problem::usage(
+        format!("{}: what comes out is a file of the kind .{ending}", path.display()),
+        format!("call it one: -o {}", path.with_extension(ending).display()),
+    ))
+}
+
+/// Endings that say what a picture is.
+const PICTURES: [&str; 8] = ["jpg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"];
 
 /// The ending of files of this format.
 fn ending(picture: &[u8]) -> Result<&'static str, Problem> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{context::Context, nodes, output::Output, problem::Halt, problem::Outcome, text};
 use crate::{
     api::{Exit, Status},
-    model::rpc::NodeState,
+    model::rpc::{NodeState, StatusInfo},
 };
 
 /// `status`.
@@ -92,6 +92,9 @@ fn print(status: &Status, output: &Output) -> Result<(), Halt> {
         output.lines(nodes::table(&info.nodes))?;
         output.line("")?;
     }
+    if let Some(sentence) = coordinator(info) {
+        output.line(&sentence)?;
+    }
     let repair = info.under_repair.map_or_else(|| "unknown".into(), |number| number.to_string());
     let epoch = if info.epoch == 0 { "none yet".into() } else { info.epoch.to_string() };
     output.line(&format!(
@@ -112,7 +115,7 @@ fn answer(status: &Status) -> Answer<'_> {
         nodes_alive: status.nodes_alive,
         nodes_total: status.nodes_total,
         can_lose: status.can_lose,
-        coordinator: None,
+        coordinator: info.coordinator.map(|peer| peer.to_string()),
         leader: None,
         term: None,
         epoch: Some(info.epoch).filter(|epoch| *epoch > 0),
@@ -121,6 +124,23 @@ fn answer(status: &Status) -> Answer<'_> {
         refused: info.refused,
         foreign: &info.foreign,
     }
+}
+
+/// Who hands out work, and why that one.
+fn coordinator(info: &StatusInfo) -> Option<String> {
+    info.founding?;
+    let Some(peer) = info.coordinator else {
+        let alive = info.nodes.iter().filter(|node| node.state == NodeState::Alive).count();
+        let text = match 2 * alive > info.nodes.len() {
+            true => "Nobody hands out work just now: an election takes a second.",
+            false => "Nobody hands out work: more than half of the nodes have to be there for that.",
+        };
+        return Some(text.into());
+    };
+    let who = info.nodes.iter().find(|node| node.peer == peer).map_or("unknown", name);
+    let why =
+        if info.coordinator_why.is_empty() { String::new() } else { format!(": {}", info.coordinator_why) };
+    Some(format!("{who} hands out work{why}"))
 }
 
 /// Healthy or not, how many nodes, which may be lost now.
@@ -195,6 +215,8 @@ mod tests {
             capacity_bytes: None,
             used_bytes: None,
             role: "member".into(),
+            tasks: None,
+            slots: None,
             counters: None,
         }
     }
@@ -222,6 +244,8 @@ mod tests {
                 warnings: vec![],
                 clock_unix_ms: 0,
                 single_copy_objects: Some(0),
+                coordinator: None,
+                coordinator_why: String::new(),
             },
         }
     }

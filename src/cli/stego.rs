@@ -67,6 +67,7 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
         Found::Nothing => ("nothing", Some(0)),
         Found::Plain { payload, marked: true } => ("plain", Some(payload.len() as u64)),
         Found::Plain { payload, marked: false } => ("text", Some(payload.len() as u64)),
+        Found::Broken => ("changed", None),
         Found::Sealed => ("sealed", None),
     };
     let info = Info {
@@ -95,6 +96,7 @@ fn sentence(info: &Info) -> String {
         "plain" => format!("{bytes} bytes are hidden here"),
         "text" => format!("a text of {bytes} bytes seems hidden here, by another tool"),
         "sealed" => "something is sealed here, for whoever has the key".into(),
+        "changed" => "something is hidden here, but it has been changed".into(),
         _ => "nothing hidden here".into(),
     };
     format!(

@@ -8,7 +8,7 @@ use crate::{
     disk::Home,
     model::{
         PeerId,
-        config::{Capacity, Config, ConfigError, Layered, Listen, Port},
+        config::{Capacity, Config, ConfigError, Layered, Listen, Port, Slots},
         limits,
     },
     node::{self, NodeError, Notice},
@@ -162,6 +162,11 @@ fn node_config(start: &Start) -> node::NodeConfig {
         packets: start.config.network.packets(),
         moved: start.moved,
         key_was_there: start.cluster_key_was_there,
+        slots: match start.config.tasks.slots {
+            Slots::Auto => None,
+            Slots::Given(slots) => Some(usize::from(slots)),
+        },
+        added_load: start.config.tasks.added_load,
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::context::Context;
+use super::{context::Context, problem::Halt, progress::Spinner};
 use crate::{
-    api::Problem,
-    work::{self, Frames, Order, WorkError},
+    api::{Problem, Work},
+    model::limits,
+    work::{self, Frames, Order, WorkError, envelope::envelope},
 };
 
 /// Flags of every command that works on a picture.
@@ -36,26 +37,59 @@ impl Args {
 /// What keeps it from being done, `whose` picture named.
 pub async fn carry_out(
     args: &Args,
-    _context: &Context,
+    context: &Context,
     order: Order,
     picture: Arc<Vec<u8>>,
     whose: &str,
-) -> Result<Vec<u8>, Problem> {
-    let working = async {
-        if args.local {
-            return blocking(move || work::run(&order, &picture)).await?.map_err(|e| problem(whose, &e));
-        }
-        Err(Problem::failed(
-            "handing work to a node is not there yet",
-            "give --local: then it is done in this process, without a node",
-        ))
+) -> Result<Vec<u8>, Halt> {
+    let limit = args.timeout.map(|seconds| Duration::from_secs(u64::from(seconds)));
+    if !args.local {
+        return by_a_node(context, order, picture, whose, limit).await;
+    }
+    let working = blocking(move || work::run(&order, &picture));
+    let worked = match limit {
+        Some(limit) => tokio::time::timeout(limit, working).await.map_err(|_| too_slow(whose, limit))?,
+        None => working.await,
     };
-    let Some(seconds) = args.timeout else { return working.await };
-    let limit = Duration::from_secs(u64::from(seconds));
-    tokio::time::timeout(limit, working).await.unwrap_or_else(|_| {
-        let error = format!("{whose}: it was not done within {seconds} s");
-        Err(Problem::failed(error, "give it more time with --timeout, or none to wait as long as it takes"))
-    })
+    Ok(worked?.map_err(|error| problem(whose, &error))?)
+}
+
+async fn by_a_node(
+    context: &Context,
+    order: Order,
+    picture: Arc<Vec<u8>>,
+    whose: &str,
+    timeout: Option<Duration>,
+) -> Result<Vec<u8>, Halt> {
+    let kind = order.kind();
+    let payload = blocking(move || Arc::new(envelope(&order, &picture))).await?;
+    if payload.len() as u64 > limits::TASK_PAYLOAD_BYTES_MAX {
+        let error = WorkError::EnvelopeTooLarge { bytes: payload.len() as u64 };
+        return Err(problem(whose, &error).into());
+    }
+    let vault = context.vault().await.map_err(or_here)?;
+    let spinner = Spinner::new(&context.output, whose);
+    let worked = vault.work(&Work { kind, payload, timeout }, &|waiting| spinner.say(waiting)).await;
+    drop(spinner);
+    Ok(worked?.map_err(|sentence| {
+        Problem::failed(format!("{whose}: {sentence}"), "look at the picture, or try it here with --local")
+    })?)
+}
+
+/// Who has no node can do it all the same.
+fn or_here(halt: Halt) -> Halt {
+    match halt {
+        Halt::Problem(problem) => {
+            let remedy = format!("{}; or do it here, without a node, with --local", problem.remedy);
+            Halt::Problem(Problem { remedy, ..problem })
+        }
+        other => other,
+    }
+}
+
+fn too_slow(whose: &str, limit: Duration) -> Problem {
+    let error = format!("{whose}: it was not done within {} s", limit.as_secs());
+    Problem::failed(error, "give it more time with --timeout, or none to wait as long as it takes")
 }
 
 /// Runs something slow where it holds up nobody.

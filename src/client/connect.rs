@@ -109,6 +109,7 @@ impl Client {
             notes: Mutex::default(),
             noting: tokio::sync::Mutex::default(),
             transfers: tokio::sync::Semaphore::new(limits::SMALL_OBJECTS_AT_ONCE_MAX),
+            at_work: Mutex::default(),
             unresolved,
         };
         client.wait_for_a_node().await?;
@@ -117,6 +118,7 @@ impl Client {
 
     /// Says goodbye to the nodes.
     pub async fn close(self) {
+        self.cancel_what_is_left().await;
         let network = self.network;
         // Joining blocks; the runtime may have other work.
         let _ = tokio::task::spawn_blocking(move || network.end()).await;

@@ -75,6 +75,15 @@ pub enum Error {
     /// An object name, a version or another argument that cannot be.
     #[error("{0}")]
     Usage(String),
+    /// A task took longer than the user wanted to wait.
+    #[error("it was not done in time: {waited_for}")]
+    TimedOut { waited_for: String, has_a_worker: bool },
+    /// Somebody has cancelled the task.
+    #[error("the task was cancelled")]
+    Cancelled,
+    /// No node knows work of this kind.
+    #[error("no node here knows work of the kind {0:?}: their programs are older than this one")]
+    UnknownKind(String),
     /// The node refused, in its words.
     #[error("the node refused: {0}")]
     Refused(String),

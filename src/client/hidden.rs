@@ -40,6 +40,8 @@ pub enum Found {
         /// Whether this program hid them; if not, it is a text that another tool hid.
         marked: bool,
     },
+    /// Bytes that this program hid plainly, and that have been changed since.
+    Broken,
     /// Bytes for one user alone.
     Sealed,
 }
@@ -99,6 +101,8 @@ pub fn find(pixels: &Pixels) -> Found {
         return Found::Sealed;
     }
     match stego::reveal(samples, channels) {
+        Some(plain) if !plain.marked && stego::is_broken(samples, channels) => Found::Broken,
+        None if stego::is_broken(samples, channels) => Found::Broken,
         Some(plain) => Found::Plain { payload: plain.payload, marked: plain.marked },
         None => Found::Nothing,
     }
@@ -175,6 +179,15 @@ mod tests {
             let refused = work::run(&order(&payload, keys.as_ref(), Frames::Single), &picture);
             assert!(matches!(refused, Err(WorkError::TooLong(_))));
         }
+    }
+
+    #[test]
+    fn what_was_changed_since_is_neither_read_nor_called_nothing() {
+        let png = work::run(&order(b"hello", None, Frames::Single), &picture(40)).expect("it fits");
+        let mut found = pixels(&png, Frames::Single).expect("a PNG");
+        assert!(matches!(find(&found), Found::Plain { marked: true, .. }));
+        found.samples[40] ^= 1;
+        assert!(matches!(find(&found), Found::Broken));
     }
 
     #[test]

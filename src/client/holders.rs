@@ -113,6 +113,7 @@ pub(super) async fn holder(seed: u8, bodies: &BTreeMap<BodyId, Arc<Vec<u8>>>) ->
                     has.lock().unwrap().insert(id, Arc::new(call.body));
                     BulkAnswer::Stored { holders: vec![peer] }
                 }
+                BulkRequest::Give { .. } | BulkRequest::Take { .. } => BulkAnswer::NotHere,
             };
             let mut is_silent = is_silent.clone();
             tokio::spawn(async move {

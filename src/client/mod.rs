@@ -12,6 +12,7 @@
 //! list      the owner's registers from a majority of each slot
 //! check     where copies lie; verify them
 //! report    status, nodes, events, stopping a node
+//! tasks     work handed to nodes; what they know of all tasks, and of elections
 //! files     the user's own files
 //! hidden    what is hidden in pictures: sealing, finding, opening
 //! ```
@@ -36,6 +37,7 @@ mod put;
 mod report;
 mod room;
 mod store;
+pub mod tasks;
 pub mod types;
 mod upload;
 mod users;
@@ -52,7 +54,7 @@ pub use users::{LocalUser, user_of_home};
 
 use crate::{
     disk::{ClientState, DiskError, Home},
-    model::{FoundingId, ObjectId, PeerId, member::Epoch, slots::HashSlot},
+    model::{FoundingId, ObjectId, PeerId, member::Epoch, slots::HashSlot, task::TaskId},
     net::{NetHandle, transport},
     proto::placement::{self, SlotKeepers, Weighted},
 };
@@ -81,6 +83,8 @@ pub struct Client {
     notes: Mutex<Vec<Note>>,
     noting: tokio::sync::Mutex<()>,
     transfers: tokio::sync::Semaphore,
+    /// Tasks that nodes have in hand for this client.
+    at_work: Mutex<BTreeSet<TaskId>>,
     unresolved: Vec<String>,
 }
 

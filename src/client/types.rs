@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use crate::model::{PeerId, config::Packets, limits, rpc};
+use crate::model::{PeerId, config::Packets, limits, rpc, task::TaskKind};
 
 /// How to reach a cluster and as whom.
 #[derive(Clone, Debug, Default)]
@@ -112,6 +112,20 @@ pub struct Progress {
 
 /// Called with progress, often; must be quick.
 pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+/// Work for a node.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// What is to be done.
+    pub kind: TaskKind,
+    /// All that the worker needs: an order and a picture (`work::envelope`).
+    pub payload: Arc<Vec<u8>>,
+    /// How long to wait for an answer; none = for ever.
+    pub timeout: Option<std::time::Duration>,
+}
+
+/// Told a sentence whenever something else is waited for; must be quick.
+pub type OnWaiting<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
 /// One object to fetch.
 #[derive(Clone, Debug)]

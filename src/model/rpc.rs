@@ -12,6 +12,7 @@ use super::{
     id::{BodyId, ObjectId, OwnerKey, PeerId, ProcessId},
     limits,
     register::RawRegister,
+    task::{Rank, Standing, Submitted, TaskId, TaskKind, TaskRecord, Verdict},
 };
 
 const VERSION: u64 = 1;
@@ -56,6 +57,24 @@ pub enum Request {
     Peers,
     /// You lack registers that a majority has: look through your slots. Members only.
     Behind,
+    /// A message of `proto::election`. Members only.
+    Election { message: ByteBuf },
+    /// A place for this task. Members only.
+    Reserve { record: TaskRecord },
+    /// A page of all tasks that this node knows, behind this one.
+    Tasks { after: Option<TaskId> },
+    /// Have this done; the client is who asks.
+    Submit(SubmitRequest),
+    /// How far is the task of mine with this number?
+    Poll { number: u64 },
+    /// I have the answer to the task of mine with this number.
+    Acknowledge { number: u64 },
+    /// This task shall end, whosever it is.
+    Cancel { task: TaskId },
+    /// The last elections that this node knows of.
+    Elections,
+    /// A client that does not reach you wants this done. Members only.
+    SubmitFor { client: PeerId, submit: SubmitRequest },
 }
 
 /// An answer.
@@ -97,6 +116,68 @@ pub enum Response {
     Refused(String),
     /// To [`Request::Peers`]: connected nodes and the address of each.
     Peers(Vec<(PeerId, String)>),
+    /// To a [`Request::Election`] that wants an answer.
+    Election { message: ByteBuf },
+    /// To [`Request::Reserve`].
+    Verdict(Verdict),
+    /// To [`Request::Tasks`].
+    Tasks(TaskPage),
+    /// To [`Request::Submit`].
+    Submitted(Submitted),
+    /// To [`Request::Poll`].
+    Standing(TaskStanding),
+    /// To [`Request::Elections`], the oldest first.
+    Elections(Vec<ElectionInfo>),
+}
+
+/// What a client wants done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
+pub struct SubmitRequest {
+    /// Unique within the client; the same again is the same task.
+    pub number: u64,
+    /// What is to be done.
+    pub kind: TaskKind,
+    /// Bytes that the client will send.
+    pub payload_bytes: u64,
+    /// The greatest assignment that it knows and that did not serve it.
+    pub above: Option<Rank>,
+    /// Workers that it would rather not have.
+    pub avoid: Vec<PeerId>,
+}
+
+/// A page of task records in the order of their tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
+pub struct TaskPage {
+    /// The records.
+    pub records: Vec<TaskRecord>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<TaskId>,
+}
+
+/// How far a task is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
+pub struct TaskStanding {
+    /// What the node knows.
+    pub standing: Standing,
+    /// Pieces of the payload that it lacks, at most so many as fit; for a client that brings them.
+    pub missing: Vec<u32>,
+    /// The hashes of the answer's pieces, if it has an answer.
+    pub pieces: Vec<BodyId>,
+}
+
+/// An election, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
+pub struct ElectionInfo {
+    /// When this node heard of it, milliseconds since 1970; for display only.
+    pub unix_ms: u64,
+    /// Who was elected.
+    pub coordinator: PeerId,
+    /// The counter of its claim.
+    pub counter: u64,
+    /// Why there was an election, in words.
+    pub why: String,
+    /// The load of each candidate then, in hundredths of a point; lower is better.
+    pub scores: Vec<(PeerId, u64)>,
 }
 
 /// What a commit cost and reached.
@@ -188,6 +269,10 @@ pub struct NodeInfo {
     pub used_bytes: Option<u64>,
     /// `member`, or `left out`.
     pub role: String,
+    /// Tasks that it has in hand, if known.
+    pub tasks: Option<u64>,
+    /// Tasks that it works on at once, if known.
+    pub slots: Option<u64>,
     /// What it counted since its start, if it is the one answering.
     pub counters: Option<Counters>,
 }
@@ -253,6 +338,10 @@ pub struct StatusInfo {
     /// Of the objects whose registers this node keeps: how many want fewer than two copies, where there are
     /// more nodes. None while not known.
     pub single_copy_objects: Option<u64>,
+    /// Who hands out tasks, as far as this node knows.
+    pub coordinator: Option<PeerId>,
+    /// Why that one, in words; empty without one.
+    pub coordinator_why: String,
 }
 
 /// Something that a person cares about.
@@ -270,10 +359,9 @@ impl Request {
     /// Whether only nodes of the cluster may ask this.
     pub fn members_only(&self) -> bool {
         use Request::*;
-        matches!(
-            self,
-            Probe | ProbeThrough { .. } | Founding { .. } | ScanSlot { .. } | Push { .. } | Peers | Behind
-        )
+        let of_the_vault = matches!(self, Founding { .. } | ScanSlot { .. } | Push { .. } | Peers | Behind);
+        let of_tasks = matches!(self, Election { .. } | Reserve { .. } | SubmitFor { .. });
+        of_the_vault || of_tasks || matches!(self, Probe | ProbeThrough { .. })
     }
 
     /// The wire form.

@@ -7,9 +7,13 @@ use serde_bytes::ByteBuf;
 use super::{
     hello::{BootMark, Hello, Kind, KnownPeer, Side},
     id::{BodyId, FoundingId, Incarnation, ObjectId, OwnerKey, PeerId, ProcessId},
-    member::{Founding, Member},
+    member::{Epoch, Founding, Member, NodeNumber},
     register::RawRegister,
-    rpc::{BodyState, Commit, ListRequest, RecordInfo, RecordPage, Request, Response, StatusInfo},
+    rpc::{
+        BodyState, Commit, ElectionInfo, ListRequest, RecordInfo, RecordPage, Request, Response, StatusInfo,
+        SubmitRequest, TaskPage, TaskStanding,
+    },
+    task::{Claim, Phase, Place, Rank, Standing, Submitted, TaskId, TaskKind, TaskRecord, Verdict},
 };
 
 const FILE: &str = include_str!("../../tests/vectors/model.txt");
@@ -60,6 +64,52 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("request_offer", Request::Offer { bodies: vec![BodyId([11; 32])] }),
         ("request_check", Request::Check { bodies: vec![BodyId([11; 32])], read: true, copies: 3 }),
         ("request_scan", Request::ScanSlot { slot: 7, after: None }),
+        ("request_election", Request::Election { message: ByteBuf::from(vec![1, 2]) }),
+        ("request_reserve", Request::Reserve { record: task() }),
+        ("request_tasks", Request::Tasks { after: Some(task().task) }),
+        ("request_submit", Request::Submit(submit())),
+        ("request_poll", Request::Poll { number: 9 }),
+        ("request_acknowledge", Request::Acknowledge { number: 9 }),
+        ("request_cancel", Request::Cancel { task: task().task }),
+        ("request_elections", Request::Elections),
+    ]
+}
+
+fn task() -> TaskRecord {
+    let claim = Claim { epoch: Epoch(1), counter: 5, node: NodeNumber(2) };
+    TaskRecord {
+        task: TaskId { client: peer(1), number: 9 },
+        kind: TaskKind("hide".into()),
+        payload_bytes: 300,
+        rank: Rank { claim, attempt: 2 },
+        worker: NodeNumber(1),
+        phase: Phase::Finished,
+    }
+}
+
+fn submit() -> SubmitRequest {
+    let TaskRecord { kind, payload_bytes, rank, .. } = task();
+    SubmitRequest { number: 9, kind, payload_bytes, above: Some(rank), avoid: vec![peer(2)] }
+}
+
+fn task_responses() -> Vec<(&'static str, Response)> {
+    let standing = Standing { record: Some(task()), place: Some(Place::Waiting { ahead: 2 }) };
+    let standing = TaskStanding { standing, missing: vec![0, 7], pieces: vec![BodyId([11; 32])] };
+    let election = ElectionInfo {
+        unix_ms: 5,
+        coordinator: peer(1),
+        counter: 5,
+        why: "the only node".into(),
+        scores: vec![(peer(1), 2000)],
+    };
+    vec![
+        ("response_election", Response::Election { message: ByteBuf::from(vec![1, 2]) }),
+        ("response_verdict", Response::Verdict(Verdict::Full)),
+        ("response_tasks", Response::Tasks(TaskPage { records: vec![task()], next: Some(task().task) })),
+        ("response_assigned", Response::Submitted(Submitted::Assigned(task()))),
+        ("response_task_busy", Response::Submitted(Submitted::Busy { tasks: 6, places: 8 })),
+        ("response_standing", Response::Standing(standing)),
+        ("response_elections", Response::Elections(vec![election])),
     ]
 }
 
@@ -80,6 +130,8 @@ fn status() -> StatusInfo {
         warnings: vec!["full".into()],
         clock_unix_ms: 5,
         single_copy_objects: Some(6),
+        coordinator: Some(peer(2)),
+        coordinator_why: "lowest load".into(),
     }
 }
 
@@ -105,7 +157,9 @@ fn responses() -> Vec<(&'static str, Response)> {
 fn the_encodings_are_those_of_the_file() {
     let mut encoded = vec![("hello", hello().encode()), ("founding", founding().encode())];
     encoded.extend(requests().into_iter().map(|(name, request)| (name, request.encode())));
-    encoded.extend(responses().into_iter().map(|(name, response)| (name, response.encode())));
+    encoded.extend(
+        responses().into_iter().chain(task_responses()).map(|(name, response)| (name, response.encode())),
+    );
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let expected: Vec<String> =
         encoded.iter().map(|(name, bytes)| format!("{name} = {}", hex(bytes))).collect();

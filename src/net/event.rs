@@ -40,6 +40,8 @@ pub enum Event {
     LaneFrame { peer: PeerId, bytes: Vec<u8> },
     /// A heartbeat whose source signed it and is a member. Its sequence is not checked here.
     Heartbeat { source: PeerId, bytes: Vec<u8> },
+    /// A task record that a member has signed. Whether it is news is not checked here.
+    History { source: PeerId, bytes: Vec<u8> },
     /// An address at which this node listens; one per interface.
     Listening { addr: Multiaddr },
     /// An address at which this node listens no more.

@@ -1,4 +1,4 @@
-//! Heartbeats by gossipsub: signed, from members only, and a cure for half-deaf neighbours.
+//! Heartbeats and task records by gossipsub: signed, from members only, and a cure for half-deaf neighbours.
 //!
 //! gossipsub announces topics once per peer, on its first connection. A peer that restarts before its old
 //! connection is noticed dead never hears them. So topics are announced again after such a restart, and a
@@ -21,8 +21,29 @@ use super::{
 };
 use crate::model::limits;
 
-/// The topic of heartbeats.
-pub(super) const HEARTBEAT: &str = "tintype/heartbeat/1";
+/// What is gossiped about; every node listens to all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// Heartbeats.
+    Heartbeat,
+    /// Task records.
+    History,
+}
+
+impl Topic {
+    const ALL: [Self; 2] = [Self::Heartbeat, Self::History];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Heartbeat => "tintype/heartbeat/1",
+            Self::History => "tintype/history/1",
+        }
+    }
+
+    fn ident(self) -> IdentTopic {
+        IdentTopic::new(self.name())
+    }
+}
 
 type Filter = MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>;
 pub(super) type Behaviour = gossipsub::Behaviour<IdentityTransform, Filter>;
@@ -65,28 +86,30 @@ fn message_id(message: &Message) -> MessageId {
 }
 
 pub(super) fn build(keypair: &Keypair) -> Result<Behaviour, NetError> {
-    let topic = IdentTopic::new(HEARTBEAT);
+    let topics = Topic::ALL.map(|topic| topic.ident().hash());
     let filter = MaxCountSubscriptionFilter {
-        filter: WhitelistSubscriptionFilter([topic.hash()].into_iter().collect()),
+        filter: WhitelistSubscriptionFilter(topics.into_iter().collect()),
         max_subscribed_topics: 4,
         max_subscriptions_per_request: 8,
     };
     let privacy = MessageAuthenticity::Signed(keypair.clone());
     let mut gossip = Behaviour::new_with_subscription_filter(privacy, config()?, filter)
         .map_err(|e| NetError::Configuration(e.into()))?;
-    gossip.subscribe(&topic).map_err(|e| NetError::Configuration(e.to_string()))?;
+    for topic in Topic::ALL {
+        gossip.subscribe(&topic.ident()).map_err(|e| NetError::Configuration(e.to_string()))?;
+    }
     Ok(gossip)
 }
 
-pub(super) fn publish(gossip: &mut Behaviour, bytes: Vec<u8>) -> Result<(), Busy> {
+pub(super) fn publish(gossip: &mut Behaviour, topic: Topic, bytes: Vec<u8>) -> Result<(), Busy> {
     if bytes.len() > limits::GOSSIP_BYTES_MAX {
         return Err(Busy::TooLong);
     }
-    gossip.publish(IdentTopic::new(HEARTBEAT), bytes).map(drop).map_err(|e| match e {
+    gossip.publish(topic.ident(), bytes).map(drop).map_err(|e| match e {
         PublishError::NoPeersSubscribedToTopic => Busy::NotConnected,
         PublishError::MessageTooLarge => Busy::TooLong,
         other => {
-            tracing::warn!(error = %other, "a heartbeat was not published");
+            tracing::warn!(error = %other, "something was not published on {}", topic.name());
             Busy::Full
         }
     })
@@ -103,29 +126,34 @@ pub(super) fn on_message(
 ) -> Option<Event> {
     // Who passed it on does not matter: the source has signed it.
     let source = message.source.filter(|source| roster.has(source));
-    let fits = message.data.len() <= limits::GOSSIP_BYTES_MAX && message.topic.as_str() == HEARTBEAT;
-    let accepted = source.filter(|_| fits);
+    let topic = Topic::ALL.into_iter().find(|topic| message.topic == topic.ident().hash());
+    let topic = topic.filter(|_| message.data.len() <= limits::GOSSIP_BYTES_MAX);
+    let accepted = source.zip(topic);
     let verdict = if accepted.is_some() { MessageAcceptance::Accept } else { MessageAcceptance::Reject };
     gossip.report_message_validation_result(id, &from, verdict);
     if accepted.is_none() {
         counters.gossip_refused.bump();
     }
-    accepted.map(|source| Event::Heartbeat { source, bytes: message.data })
+    accepted.map(|(source, topic)| match topic {
+        Topic::Heartbeat => Event::Heartbeat { source, bytes: message.data },
+        Topic::History => Event::History { source, bytes: message.data },
+    })
 }
 
-/// Leaves the topic and takes it up again: the only way to say it once more to those who know us already.
+/// Leaves the topics and takes them up again: the only way to say it once more to those who know us already.
 pub(super) fn announce_again(gossip: &mut Behaviour) {
-    let topic = IdentTopic::new(HEARTBEAT);
-    gossip.unsubscribe(&topic);
-    // The filter allows exactly this topic; it was subscribed at the start.
-    if let Err(error) = gossip.subscribe(&topic) {
-        tracing::error!(%error, "the heartbeat topic cannot be taken up again");
+    for topic in Topic::ALL {
+        gossip.unsubscribe(&topic.ident());
+        // The filter allows exactly these topics; they were subscribed at the start.
+        if let Err(error) = gossip.subscribe(&topic.ident()) {
+            tracing::error!(%error, "the topic {} cannot be taken up again", topic.name());
+        }
     }
 }
 
 /// Peers that have said that they listen to heartbeats.
 pub(super) fn listeners(gossip: &Behaviour) -> BTreeSet<PeerId> {
-    let topic: TopicHash = IdentTopic::new(HEARTBEAT).hash();
+    let topic: TopicHash = Topic::Heartbeat.ident().hash();
     gossip.all_peers().filter(|(_, topics)| topics.contains(&&topic)).map(|(peer, _)| *peer).collect()
 }
 

@@ -13,7 +13,7 @@
 //! behaviour   what runs on each connection   peers       who is connected, which connections are too many
 //! streams     opened, accepted or refused    lane        frames between members
 //! rpc         questions and answers          bulk        bodies
-//! gossip      heartbeats                     nodes_only  who has a part in gossip
+//! gossip      heartbeats, task records       nodes_only  who has a part in gossip
 //! places      members, and places taken      turn        what happened, as events
 //! handle      the network for tasks beside the loop
 //! one_stream  gossip streams, counted
@@ -64,10 +64,13 @@ use transport::{Gate, GateEvent};
 
 pub use libp2p::Multiaddr;
 
-pub use bulk::{BulkAnswer, BulkCall, BulkClient, BulkError, BulkPool, BulkRequest, Progress, Put, Receipt};
+pub use bulk::{
+    BulkAnswer, BulkCall, BulkClient, BulkError, BulkPool, BulkRequest, Piece, Progress, Put, Receipt,
+};
 pub use event::{
     Busy, Counters, Event, NetConfig, NetError, PeerInfo, RequestError, RequestNumber, Role, SharedCounters,
 };
+pub use gossip::Topic;
 pub use handle::NetHandle;
 pub use peers::Peers;
 pub use rpc::ReplyToken;
@@ -311,14 +314,14 @@ impl Net {
         token.answer(bytes)
     }
 
-    /// Publishes a heartbeat to all members. Nothing depends on its being heard. Two equal ones are two.
+    /// Publishes something to all members. Nothing depends on its being heard. Two equal ones are two.
     ///
     /// # Errors
     /// [`Busy`]: nobody is subscribed yet (`NotConnected`), all queues are full, or it is too long.
-    pub fn publish_heartbeat(&mut self, bytes: Vec<u8>) -> Result<(), Busy> {
+    pub fn publish(&mut self, topic: Topic, bytes: Vec<u8>) -> Result<(), Busy> {
         let behaviour = self.swarm.behaviour_mut();
         let Some(gossip) = behaviour.gossip.as_mut() else { return Err(Busy::NotMember) };
-        let published = gossip::publish(gossip, bytes);
+        let published = gossip::publish(gossip, topic, bytes);
         behaviour.streams.poke();
         published
     }

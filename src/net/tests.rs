@@ -460,6 +460,14 @@ fn keep(mut calls: mpsc::Receiver<BulkCall>, me: PeerId) -> JoinHandle<()> {
                 BulkRequest::Get { id } => {
                     kept.get(&id).map_or(BulkAnswer::NotHere, |b| BulkAnswer::Body(b.clone()))
                 }
+                BulkRequest::Give { piece, len } => {
+                    assert_eq!((hash(&call.body), call.body.len() as u64), (piece.id, len));
+                    kept.insert(piece.id, Arc::new(call.body));
+                    BulkAnswer::Stored { holders: Vec::new() }
+                }
+                BulkRequest::Take { piece } => {
+                    kept.get(&piece.id).map_or(BulkAnswer::NotHere, |b| BulkAnswer::Body(b.clone()))
+                }
             };
             let _ = call.reply.send(answer);
         }
@@ -769,7 +777,7 @@ async fn hears(to: &mut Peer, from: &Peer, word: u8, within: Duration) {
     let talking = async {
         loop {
             // Nobody may be subscribed yet.
-            let _ = from.act(move |net| net.publish_heartbeat(vec![word])).await;
+            let _ = from.act(move |net| net.publish(Topic::Heartbeat, vec![word])).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -794,7 +802,7 @@ fn heartbeats_count_from_members_only() {
         let counters = b.handle.counters();
         let (start, before) = (Instant::now(), counters.gossip_refused.get());
         while counters.gossip_refused.get() < before + 3 {
-            let _ = c.act(|net| net.publish_heartbeat(vec![4])).await;
+            let _ = c.act(|net| net.publish(Topic::Heartbeat, vec![4])).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
             assert!(start.elapsed() < PATIENCE);
         }
@@ -803,7 +811,7 @@ fn heartbeats_count_from_members_only() {
             assert_ne!(heartbeat_of(event).map(|h| h.0), Some(c.id));
         }
         let long = vec![0; limits::GOSSIP_BYTES_MAX + 1];
-        assert_eq!(a.act(|net| net.publish_heartbeat(long)).await, Err(Busy::TooLong));
+        assert_eq!(a.act(|net| net.publish(Topic::Heartbeat, long)).await, Err(Busy::TooLong));
     });
 }
 
@@ -814,7 +822,7 @@ fn a_client_asks_but_stands_in_no_gossip_and_no_lane() {
         let mut c = client(3).knows(&a).start().await;
         c.until_connected(a.id).await;
         let (a_id, c_id) = (a.id, c.id);
-        assert_eq!(c.act(|net| net.publish_heartbeat(vec![1])).await, Err(Busy::NotMember));
+        assert_eq!(c.act(|net| net.publish(Topic::Heartbeat, vec![1])).await, Err(Busy::NotMember));
         a.members(&[a_id, c_id]).await;
         c.members(&[a_id, c_id]).await;
         assert_eq!(c.act(move |net| net.send_lane(a_id, vec![1])).await, Err(Busy::NotMember));

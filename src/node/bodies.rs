@@ -14,6 +14,8 @@ use std::{
 
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
+use super::workbench::Workbench;
+
 use crate::{
     disk::{BodyCheck, Disk, DiskError, PutOutcome},
     model::{
@@ -87,6 +89,7 @@ struct Shared {
     me: PeerId,
     disk: Disk,
     net: NetHandle,
+    workbench: Workbench,
     counters: Arc<NodeCounters>,
     members: watch::Sender<Vec<Weighted>>,
     first_hop: Arc<Semaphore>,
@@ -134,12 +137,14 @@ impl Bodies {
         disk: Disk,
         net: NetHandle,
         counters: Arc<NodeCounters>,
-        calls: mpsc::Receiver<BulkCall>,
+        served: (mpsc::Receiver<BulkCall>, Workbench),
     ) -> Self {
+        let (calls, workbench) = served;
         let bodies = Self(Arc::new(Shared {
             me,
             disk,
             net,
+            workbench,
             counters,
             members: watch::channel(Vec::new()).0,
             first_hop: Arc::new(Semaphore::new(limits::FIRST_HOP_MAX)),
@@ -206,6 +211,13 @@ impl Bodies {
                     let answer = bodies.serve_get(id).await;
                     let _ = call.reply.send(answer);
                 })),
+                BulkRequest::Give { piece, .. } => drop(tokio::spawn(async move {
+                    let answer = bodies.0.workbench.give(call.peer, piece, &call.body).await;
+                    let _ = call.reply.send(answer);
+                })),
+                BulkRequest::Take { piece } => {
+                    let _ = call.reply.send(self.0.workbench.take(call.peer, piece));
+                }
             }
         }
     }

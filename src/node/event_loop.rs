@@ -17,7 +17,9 @@ use super::{
     load::Sampler,
     machines::{Caller, Cluster},
     repair, report,
+    tasks::{Asked, Tasks},
     timers::{TimerKey, Timers},
+    workbench::Workbench,
 };
 use crate::{
     disk::{Boot, Disk, MetaKey, NodeAddr},
@@ -41,6 +43,24 @@ const DONE_AT_ONCE: usize = 32;
 pub enum Stopped {
     /// It was asked to: a signal, or `tintype down`.
     Asked,
+}
+
+/// Whether a node is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopping {
+    /// It is not.
+    No,
+    /// Once the tasks in hand are done.
+    Orderly,
+    /// At once.
+    Now,
+}
+
+impl Stopping {
+    /// Who asks twice does not want to wait.
+    pub(super) fn ask(stop: &watch::Sender<Self>) {
+        stop.send_modify(|was| *was = if *was == Self::No { Self::Orderly } else { Self::Now });
+    }
 }
 
 /// A call from a task beside the loop.
@@ -87,6 +107,8 @@ pub(super) enum Later {
     FenceRefused { slot: HashSlot },
     /// The tasks are too many: this page was not read.
     NotScanned { slot: HashSlot, after: Option<ObjectId> },
+    /// The network's queue is full: this was not asked.
+    Unanswered(Asked),
     /// The network's queue is full: this probe was not sent.
     NotProbed { peer: PeerId, via: Option<PeerId> },
 }
@@ -115,6 +137,8 @@ pub(super) struct EventLoop {
     pub(super) counters: Arc<NodeCounters>,
     pub(super) bodies: Bodies,
     pub(super) crew: Crew,
+    pub(super) tasks: Tasks,
+    pub(super) workbench: Workbench,
     pub(super) foreign: BTreeMap<String, String>,
     /// Display names heard last, of nodes that may be gone.
     pub(super) names: BTreeMap<PeerId, String>,
@@ -125,8 +149,8 @@ pub(super) struct EventLoop {
     pub(super) kept_marks: BTreeMap<PeerId, KnownPeer>,
     pub(super) repair: repair::LastRun,
     pub(super) stop_token: [u8; 32],
-    pub(super) tasks: Arc<Semaphore>,
-    pub(super) stop: watch::Sender<bool>,
+    pub(super) jobs: Arc<Semaphore>,
+    pub(super) stop: watch::Sender<Stopping>,
     pub(super) fatal: Option<NodeError>,
     pub(super) done_in: mpsc::Sender<Done>,
     pub(super) durable_in: mpsc::Sender<Durable>,
@@ -144,7 +168,7 @@ struct Queues {
     done: mpsc::Receiver<Done>,
     durable: mpsc::Receiver<Durable>,
     calls: mpsc::Receiver<Call>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Stopping>,
     disk_failure: watch::Receiver<Option<crate::disk::DiskError>>,
 }
 
@@ -157,19 +181,13 @@ impl EventLoop {
         // the disk says busy; the loop itself never waits for the writer.
         let (durable_in, durable) = mpsc::channel(limits::WRITE_QUEUE_MAX + limits::WRITE_BATCH_MAX + 1);
         let (calls_in, calls) = mpsc::channel(limits::NODE_CALLS_MAX);
-        let (stop, stop_out) = watch::channel(false);
-        let founding = FoundingMachine::new(founding::Config {
-            me,
-            incarnation: boot.incarnation,
-            expect: config.expect,
-            key_was_there,
-            record,
-            seed: rand::random(),
-            variant: founding::Variant::Right,
-        });
+        let (stop, stop_out) = watch::channel(Stopping::No);
+        let founding = founding_machine(me, &config, &boot, record, key_was_there);
         let handle = net.handle();
         let counters = Arc::new(NodeCounters::default());
-        let bodies = Bodies::start(me, disk.clone(), handle.clone(), Arc::clone(&counters), bulk_calls);
+        let workbench = Workbench::new(done_in.clone());
+        let served = (bulk_calls, workbench.clone());
+        let bodies = Bodies::start(me, disk.clone(), handle.clone(), Arc::clone(&counters), served);
         let disk_failure = disk.failure();
         let crew = Crew::start(&disk, &counters, &done_in).map_err(NodeError::Threads)?;
         // For people: without it they read a piece of a PeerId.
@@ -192,10 +210,12 @@ impl EventLoop {
             list_nonces: BTreeMap::new(),
             timers: Timers::default(),
             events: Events::default(),
-            sampler: Sampler::new(),
+            sampler: Sampler::new(config.added_load),
             counters,
             bodies,
             crew,
+            tasks: Tasks::default(),
+            workbench,
             foreign: BTreeMap::new(),
             names,
             warnings: BTreeMap::new(),
@@ -203,7 +223,7 @@ impl EventLoop {
             kept_marks: BTreeMap::new(),
             repair: repair::LastRun::default(),
             stop_token: rand::random(),
-            tasks: Arc::new(Semaphore::new(limits::NODE_TASKS_MAX)),
+            jobs: Arc::new(Semaphore::new(limits::NODE_TASKS_MAX)),
             stop,
             fatal: None,
             done_in,
@@ -225,7 +245,14 @@ impl EventLoop {
         let signals = tokio::spawn(super::start::stop_on_signal(self.stop.clone()));
         self.begin();
         let mut turn = 0u32;
-        while self.fatal.is_none() && !*queues.stop.borrow() {
+        while self.fatal.is_none() {
+            let stopping = *queues.stop.borrow();
+            if stopping != Stopping::No {
+                self.leave();
+            }
+            if stopping == Stopping::Now || self.has_left() {
+                break;
+            }
             turn = turn.wrapping_add(1);
             if turn.is_multiple_of(TURNS_PER_LOOK)
                 && let Some(event) = self.net.next().now_or_never()
@@ -372,9 +399,31 @@ impl EventLoop {
         if let Some(fatal) = self.fatal.take() {
             return Err(fatal);
         }
-        noted.and(stopped)?;
+        if let Err(error) = noted {
+            // A hint for the next start; a full disk has no room for it.
+            tracing::warn!("where others were was not written down: {error}");
+        }
+        stopped?;
         Ok(Stopped::Asked)
     }
+}
+
+fn founding_machine(
+    me: PeerId,
+    config: &NodeConfig,
+    boot: &Boot,
+    record: Option<FoundingRecord>,
+    key_was_there: bool,
+) -> FoundingMachine {
+    FoundingMachine::new(founding::Config {
+        me,
+        incarnation: boot.incarnation,
+        expect: config.expect,
+        key_was_there,
+        record,
+        seed: rand::random(),
+        variant: founding::Variant::Right,
+    })
 }
 
 /// Waits so long; not at all if it is nothing. A sleep of no length is hardly ever over when it is first

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     disk::{MetaKey, WriteBatch, crash_point},
     model::{ObjectId, PeerId, hello::KnownPeer, limits, member::Epoch, rpc::Request, slots::HashSlot},
-    net::RequestNumber,
+    net::{RequestNumber, Topic},
     proto::{
         chunkpaxos::{self, AcceptorRecord},
         founding, membership,
@@ -71,7 +71,7 @@ impl EventLoop {
 
     /// Reads a page of a slot beside the loop.
     fn scan_for_paxos(&mut self, slot: HashSlot, after: Option<ObjectId>) {
-        let Ok(permit) = self.tasks.clone().try_acquire_owned() else {
+        let Ok(permit) = self.jobs.clone().try_acquire_owned() else {
             return self.later.push(Later::NotScanned { slot, after });
         };
         let (disk, done) = (self.disk.clone(), self.done_in.clone());
@@ -142,8 +142,10 @@ impl EventLoop {
         match action {
             Action::Publish(mut message) => {
                 message.promises = self.disk.promises();
+                (message.claim, message.tasks_digest) = self.task_news();
                 // Nobody subscribed yet, or queues full: the next heartbeat is 300 ms away.
-                let _ = self.net.publish_heartbeat(message.encode());
+                let _ = self.net.publish(Topic::Heartbeat, message.encode());
+                self.tell_who_is_here();
             }
             Action::Probe { peer } => {
                 let asked = self.net.request(peer, Request::Probe.encode(), limits::PROBE_TIMEOUT.into());

@@ -10,27 +10,32 @@ use super::{
     event_loop::{Call, Durable, EventLoop, Later},
     repair, serve,
     timers::TimerKey,
+    vitals::processors,
 };
 use crate::{
     disk::crash_point,
     model::{
-        Millis, ObjectId, PeerId,
+        ObjectId, PeerId,
         hello::Kind,
         limits,
         member::{Epoch, Founding},
         register::{RawRegister, VerifiedRegister},
         rpc::{Request, Response},
         slots::HashSlot,
+        task::TaskKind,
     },
     net::{self, transport::Refusal},
     proto::{
         Outbox,
         chunkpaxos::{self, CallId, ChunkPaxos},
+        election::{self, Election},
         founding,
+        history::{self, History, Means},
         membership::{self, Fact, Membership},
         placement::Weighted,
     },
     seal,
+    work::Order,
 };
 
 /// The members' machines; they exist once the cluster is founded.
@@ -39,6 +44,8 @@ pub(super) struct Cluster {
     pub(super) members: Vec<Weighted>,
     pub(super) paxos: ChunkPaxos,
     pub(super) membership: Membership,
+    pub(super) election: Election,
+    pub(super) history: History,
     pub(super) paxos_out: Outbox<chunkpaxos::Action>,
     pub(super) membership_out: Outbox<membership::Action>,
 }
@@ -103,16 +110,30 @@ impl EventLoop {
             name: self.config.name.clone(),
             seed: rand::random(),
         });
+        let election = Election::new(election::Config {
+            me: self.me,
+            founding: founding.clone(),
+            epoch: Epoch::FOUNDING,
+            boot: self.boot.mark.boot,
+            seed: rand::random(),
+        });
+        let slots = self.config.slots.unwrap_or_else(processors).max(1);
+        let means = Means { slots, queue: slots, kinds: Order::KINDS.map(|k| TaskKind(k.into())).to_vec() };
+        let history = History::new(history::Config { me: self.me, founding: founding.clone(), means });
         let nodes = founding.members.len();
         self.cluster = Some(Cluster {
             founding,
             members,
             paxos,
             membership,
+            election,
+            history,
             paxos_out: Outbox::new(),
             membership_out: Outbox::new(),
         });
         self.keep_marks_of_members();
+        self.sample_tasks();
+        self.feed_history(history::Event::Start);
         self.feed_membership(membership::Event::Start);
         let connected: Vec<PeerId> = self.net.peers().keys().copied().collect();
         for peer in connected {
@@ -186,6 +207,9 @@ impl EventLoop {
         }
         let name = self.name_of(&peer);
         self.say(format!("{name} {what}"));
+        if matches!(fact, Fact::Dead(_)) {
+            self.on_member_dead(peer);
+        }
         if matches!(fact, Fact::Alive(_) | Fact::Back(_)) {
             self.repair_soon();
         }
@@ -201,7 +225,12 @@ impl EventLoop {
         match key {
             TimerKey::Founding(timer) => self.feed_founding(founding::Event::Timer(timer)),
             TimerKey::ChunkPaxos(timer) => self.feed_paxos(chunkpaxos::Event::Timer(timer)),
-            TimerKey::Membership(timer) => self.feed_membership(membership::Event::Timer(timer)),
+            TimerKey::Membership(timer) => {
+                self.sample_tasks();
+                self.feed_membership(membership::Event::Timer(timer));
+            }
+            TimerKey::Election(timer) => self.feed_election(election::Event::Timer(timer)),
+            TimerKey::History(timer) => self.on_history_timer(timer),
             TimerKey::Vitals => self.sample_vitals(),
             TimerKey::Repair => self.start_repair(),
         }
@@ -217,6 +246,7 @@ impl EventLoop {
                 self.feed_paxos(chunkpaxos::Event::Scanned { slot, after, page: None });
             }
             Later::NotRead { object } => self.feed_paxos(chunkpaxos::Event::LoadFailed { object }),
+            Later::Unanswered(asked) => self.on_task_answer(asked, None),
             Later::NotProbed { peer, via } => {
                 self.feed_membership(membership::Event::Probed { peer, via, reached: false });
             }
@@ -267,6 +297,7 @@ impl EventLoop {
             Done::Verified { from, message } => {
                 self.feed_paxos(chunkpaxos::Event::Message { from, message: *message });
             }
+            done @ (Done::PayloadHere { .. } | Done::Worked { .. }) => self.on_work(done),
             Done::BadProposal { reply } => self.refuse_proposal(reply),
             Done::Proposal { value, reply } => {
                 let caller = Caller::Peer { reply, wants: serve::Wants::Commit };
@@ -376,6 +407,9 @@ impl EventLoop {
             net::Event::Disconnected { peer } => self.on_disconnected(peer),
             net::Event::Request { peer, kind, token, bytes } => self.on_request(peer, kind, token, &bytes),
             net::Event::Response { request, bytes, .. } => {
+                if let Some(asked) = self.tasks.asked.remove(&request) {
+                    return self.on_task_answer(asked, Response::decode(&bytes).ok());
+                }
                 let reached = match Response::decode(&bytes) {
                     Ok(Response::Reached(reached)) => reached,
                     Ok(Response::Done) => true,
@@ -384,12 +418,20 @@ impl EventLoop {
                 };
                 self.on_probe_answer(request, reached);
             }
-            net::Event::RequestFailed { request, .. } => self.on_probe_answer(request, false),
+            net::Event::RequestFailed { request, .. } => match self.tasks.asked.remove(&request) {
+                Some(asked) => self.on_task_answer(asked, None),
+                None => self.on_probe_answer(request, false),
+            },
+            net::Event::History { source, bytes } => self.on_gossiped_record(source, &bytes),
             net::Event::LaneFrame { peer, bytes } => self.on_lane_frame(peer, &bytes),
             net::Event::Heartbeat { source, bytes } => match membership::Message::decode(&bytes) {
                 Ok(message) => {
                     self.note_promises(&source, Some(message.boot), message.promises);
+                    let (claim, digest, before) = (message.claim, message.tasks_digest, self.ignored());
                     self.feed_membership(membership::Event::Heard { author: source, message });
+                    if self.ignored() == before {
+                        self.on_task_news(source, claim, digest);
+                    }
                 }
                 Err(error) => self.on_malformed(source, &error.to_string()),
             },
@@ -427,6 +469,7 @@ impl EventLoop {
         if self.is_member(&peer) {
             self.feed_paxos(chunkpaxos::Event::Reachable { peer, reachable: true });
             self.feed_membership(membership::Event::SignOfLife { peer });
+            self.feed_history(history::Event::Differs { peer });
             self.repair_soon();
             self.tell_ready();
         }
@@ -449,7 +492,7 @@ impl EventLoop {
     }
 
     /// Before the founding everybody asks everybody whom they know: a bootstrap list may name one node only.
-    fn ask_for_nodes(&mut self) {
+    pub(super) fn ask_for_nodes(&mut self) {
         let nodes: Vec<PeerId> = self.connected_nodes().into_iter().map(|(peer, _)| peer).collect();
         for peer in nodes {
             // Asked again in a second.
@@ -542,29 +585,9 @@ impl EventLoop {
         tokio::spawn(run.run());
     }
 
-    /// Samples the machine for the next heartbeat, and looks whether the disk has room.
-    fn sample_vitals(&mut self) {
-        let vitals = membership::Vitals {
-            load_centi: self.sampler.sample(),
-            used_bytes: self.disk.used_bytes().unwrap_or(0),
-            capacity_bytes: self.disk.capacity_bytes().unwrap_or(0),
-        };
-        let addrs = self.addresses();
-        self.feed_membership(membership::Event::Vitals { vitals, addrs });
-        self.look_at_space();
-        self.keep_marks_of_members();
-        self.tell_what_it_waits_for();
-        if self.cluster.is_none() {
-            self.ask_for_nodes();
-        }
-        if self.bodies.take_missed() {
-            self.repair.lacking = None;
-            self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::REPAIR_RETRY);
-        }
-        if self.bodies.take_single() && self.repair.single_copy.unwrap_or(0) == 0 {
-            self.recount_everywhere();
-        }
-        self.timers.arm(TimerKey::Vitals, self.now() + Millis(1000));
+    /// Heartbeats that membership has thrown away.
+    fn ignored(&self) -> u64 {
+        self.cluster.as_ref().map_or(0, |cluster| cluster.membership.ignored())
     }
 }
 

@@ -6,6 +6,9 @@
 //! machines     the machines of this node and the events that go into them
 //! serve        what peers ask by rpc
 //! bodies       bodies in and out: bulk, checks, mending; chunk bytes never pass the loop
+//! vitals       what it tells of itself every second
+//! tasks        election and history: the machines that say who works on what
+//! workbench    what clients bring for tasks, and what comes of it
 //! repair       which copies lack where, derived from the slots
 //! report       status, nodes, events, for people
 //! ```
@@ -26,7 +29,10 @@ mod repair;
 mod report;
 mod serve;
 mod start;
+mod tasks;
 mod timers;
+mod vitals;
+mod workbench;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -35,7 +41,12 @@ pub use start::run;
 
 use crate::{
     disk::DiskError,
-    model::{ObjectId, PeerId, config::Packets, slots::HashSlot},
+    model::{
+        ObjectId, PeerId,
+        config::Packets,
+        slots::HashSlot,
+        task::{Rank, TaskId},
+    },
     net::NetError,
     proto::chunkpaxos,
 };
@@ -69,6 +80,10 @@ pub struct NodeConfig {
     pub moved: bool,
     /// The cluster key was there before this start: others may have it.
     pub key_was_there: bool,
+    /// Tasks worked on at once; none = as many as there are processors.
+    pub slots: Option<usize>,
+    /// Points added to the load that it tells: a machine that is to be spared.
+    pub added_load: u8,
 }
 
 /// What a node tells the person who started it.
@@ -154,6 +169,10 @@ pub(crate) enum Done {
     Verified { from: PeerId, message: Box<chunkpaxos::Message> },
     /// What a client proposes has a wrong id or signature.
     BadProposal { reply: serve::Reply },
+    /// All that a client brings for a task is here.
+    PayloadHere { task: TaskId, rank: Rank },
+    /// The work of a task has ended.
+    Worked { task: TaskId, rank: Rank },
     /// A value that a client proposes was verified.
     Proposal { value: crate::model::register::VerifiedRegister, reply: serve::Reply },
 }

@@ -38,6 +38,8 @@ impl EventLoop {
             warnings: self.warnings.values().cloned().collect(),
             clock_unix_ms: unix_ms(),
             single_copy_objects: self.repair.single_copy,
+            coordinator: self.coordinator(),
+            coordinator_why: self.coordinator_why(),
         }
     }
 
@@ -72,7 +74,9 @@ impl EventLoop {
             load_centi: vitals.load_centi,
             capacity_bytes: vitals.capacity_bytes,
             used_bytes: vitals.used_bytes,
-            role: "member".into(),
+            role: self.role_of(peer, "member"),
+            tasks: last.map(|m| m.vitals.tasks),
+            slots: last.map(|m| m.vitals.slots),
             counters: None,
         }
     }
@@ -91,9 +95,25 @@ impl EventLoop {
             load_centi: Some(self.sampler.last()),
             capacity_bytes: self.disk.capacity_bytes(),
             used_bytes: self.disk.used_bytes(),
-            role: role.into(),
+            role: self.role_of(&self.me, role),
+            tasks: self.cluster.as_ref().map(|c| c.history.in_hand().0),
+            slots: self.cluster.as_ref().map(|c| c.history.in_hand().1),
             counters: Some(self.counted()),
         }
+    }
+
+    fn coordinator(&self) -> Option<PeerId> {
+        self.cluster.as_ref()?.election.coordinator().map(|(peer, _)| peer)
+    }
+
+    fn coordinator_why(&self) -> String {
+        let election = self.cluster.as_ref().map(|cluster| &cluster.election);
+        election.and_then(|election| election.reason(|peer| self.name_of(peer))).unwrap_or_default()
+    }
+
+    fn role_of(&self, peer: &PeerId, role: &str) -> String {
+        let role = if self.coordinator().as_ref() == Some(peer) { "coordinator" } else { role };
+        role.to_owned()
     }
 
     /// Where this node listens, what others can reach first.
@@ -225,7 +245,8 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_unknown_and_not_zero() {
         let told = |load_centi, used_bytes, capacity_bytes| {
-            let told = Told::of(&Vitals { load_centi, used_bytes, capacity_bytes });
+            let vitals = Vitals { load_centi, used_bytes, capacity_bytes, ..Vitals::default() };
+            let told = Told::of(&vitals);
             (told.load_centi, told.used_bytes, told.capacity_bytes)
         };
         assert_eq!(told(0, 0, 0), (None, None, None));

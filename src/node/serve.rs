@@ -5,7 +5,13 @@
 
 use serde_bytes::ByteBuf;
 
-use super::{bodies::Bodies, crew::Unchecked, event_loop::EventLoop, machines::Caller, timers::TimerKey};
+use super::{
+    bodies::Bodies,
+    crew::Unchecked,
+    event_loop::{EventLoop, Stopping},
+    machines::Caller,
+    timers::TimerKey,
+};
 use crate::{
     disk::{Disk, RecordScan},
     model::{
@@ -15,11 +21,12 @@ use crate::{
         register::RawRegister,
         rpc::{Commit, ListRequest, RecordInfo, RecordPage, Request, Response},
         slots::HashSlot,
+        task::TaskId,
     },
     net::{NetHandle, ReplyToken},
     proto::{
         chunkpaxos::{self, AcceptorRecord, Command, Outcome},
-        founding,
+        founding, history,
     },
     seal,
 };
@@ -132,13 +139,41 @@ impl EventLoop {
                 self.in_task(reply, async move { scan_slot(&disk, HashSlot(slot), after).await });
             }
             Request::ProbeThrough { peer: other } => self.on_probe_through(reply, other),
+            request => self.on_task_request(peer, reply, request),
+        }
+    }
+
+    fn on_task_request(&mut self, peer: PeerId, reply: Reply, request: Request) {
+        let own = |number| TaskId { client: peer, number };
+        match request {
+            Request::Election { message } => self.on_election_message(peer, reply, &message),
+            Request::Reserve { record } => self.on_reserve(reply, record),
+            Request::Tasks { after } => {
+                let page = self.task_page(after);
+                self.respond(reply, page);
+            }
+            Request::Elections => {
+                let elections = self.elections();
+                self.respond(reply, elections);
+            }
+            Request::Submit(request) => self.on_submit(peer, reply, request, true),
+            Request::SubmitFor { client, submit } => self.on_submit(client, reply, submit, false),
+            Request::Poll { number } => self.on_poll(own(number), reply),
+            Request::Acknowledge { number } => {
+                self.feed_history(history::Event::Acknowledge { task: own(number) });
+                self.respond(reply, Response::Done);
+            }
+            Request::Cancel { task } => {
+                self.feed_history(history::Event::Cancel { task });
+                self.respond(reply, Response::Done);
+            }
             _ => self.respond(reply, Response::Refused("too many ids in one request".into())),
         }
     }
 
     /// Runs a job beside the loop and answers when it is done; busy if too many run.
-    fn in_task(&mut self, reply: Reply, job: impl Future<Output = Response> + Send + 'static) {
-        let Ok(permit) = self.tasks.clone().try_acquire_owned() else {
+    pub(super) fn in_task(&mut self, reply: Reply, job: impl Future<Output = Response> + Send + 'static) {
+        let Ok(permit) = self.jobs.clone().try_acquire_owned() else {
             return self.respond(reply, Response::Busy);
         };
         let net = self.handle.clone();
@@ -204,7 +239,7 @@ impl EventLoop {
             return self.respond(reply, Response::Refused("that is not this node's stop token".into()));
         }
         self.respond(reply, Response::Done);
-        self.stop.send_replace(true);
+        Stopping::ask(&self.stop);
     }
 
     fn on_probe_through(&mut self, reply: Reply, other: PeerId) {

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     NodeConfig, NodeError, OnNotice,
-    event_loop::{EventLoop, Parts, Stopped},
+    event_loop::{EventLoop, Parts, Stopped, Stopping},
     report,
 };
 use crate::{
@@ -201,8 +201,8 @@ async fn net_config(
     Ok(net)
 }
 
-/// Asks the node to stop on Ctrl-C, SIGTERM, or when its terminal goes.
-pub(super) async fn stop_on_signal(stop: tokio::sync::watch::Sender<bool>) {
+/// Asks the node to stop on Ctrl-C, SIGTERM, or when its terminal goes; the second time at once.
+pub(super) async fn stop_on_signal(stop: tokio::sync::watch::Sender<Stopping>) {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
@@ -211,13 +211,17 @@ pub(super) async fn stop_on_signal(stop: tokio::sync::watch::Sender<bool>) {
         else {
             return;
         };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = hang_up.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            Stopping::ask(&stop);
         }
     }
     #[cfg(not(unix))]
-    let _ = tokio::signal::ctrl_c().await;
-    stop.send_replace(true);
+    while tokio::signal::ctrl_c().await.is_ok() {
+        Stopping::ask(&stop);
+    }
 }

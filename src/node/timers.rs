@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     model::Millis,
-    proto::{chunkpaxos, founding, membership},
+    proto::{chunkpaxos, election, founding, history, membership},
 };
 
 /// What a timer is for.
@@ -18,6 +18,10 @@ pub enum TimerKey {
     ChunkPaxos(chunkpaxos::Timer),
     /// Of the membership view.
     Membership(membership::Timer),
+    /// Of the election.
+    Election(election::Timer),
+    /// Of the tasks.
+    History(history::Timer),
     /// Sample the load, look at the disk.
     Vitals,
     /// Look through the slots for what lacks a copy.

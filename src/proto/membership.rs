@@ -12,9 +12,13 @@ use crate::{
         limits,
         member::{Epoch, Founding},
         rpc::NodeState,
+        task::Claim,
     },
     proto::Outbox,
 };
+
+/// Of the heartbeat's format: version 2 has tasks and claims.
+const VERSION: u64 = 2;
 
 /// What a machine is told once.
 #[derive(Clone, Debug)]
@@ -52,6 +56,11 @@ pub struct Message {
     pub epoch: Epoch,
     /// Its load and room.
     pub vitals: Vitals,
+    /// The claim to be the coordinator that it goes by; put in by the conductor, and of no meaning here. See
+    /// [`crate::proto::election`].
+    pub claim: Option<Claim>,
+    /// Names the tasks that it knows; put in by the conductor, too. See [`crate::proto::history`].
+    pub tasks_digest: u64,
     /// For people.
     pub name: String,
     /// Addresses at which it listens; for display.
@@ -67,6 +76,12 @@ pub struct Vitals {
     pub used_bytes: u64,
     /// Bytes that it may store.
     pub capacity_bytes: u64,
+    /// Tasks that it has in hand.
+    pub tasks: u64,
+    /// Tasks that it works on at once.
+    pub slots: u64,
+    /// Tasks that it has in hand at most.
+    pub places: u64,
 }
 
 impl Message {
@@ -87,7 +102,7 @@ impl Message {
     /// [`CodecError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let message: Self = codec::decode(bytes, limits::GOSSIP_BYTES_MAX)?;
-        codec::check_version(message.version, 1)?;
+        codec::check_version(message.version, VERSION)?;
         if message.name.len() > limits::DISPLAY_NAME_BYTES_MAX
             || message.addrs.len() > limits::KNOWN_ADDRESSES_MAX
         {
@@ -400,7 +415,7 @@ impl Membership {
         self.sequence += 1;
         let own = self.config.founding.members.iter().find(|member| member.peer == self.config.me);
         let message = Message {
-            version: 1,
+            version: VERSION,
             node: self.config.me,
             incarnation: own.map_or(Incarnation::ZERO, |member| member.incarnation),
             boot: self.config.boot,
@@ -408,6 +423,8 @@ impl Membership {
             promises: 0,
             epoch: self.config.epoch,
             vitals: self.vitals,
+            claim: None,
+            tasks_digest: 0,
             name: shortened(&self.config.name),
             addrs: self.addrs.clone(),
         };
@@ -430,7 +447,10 @@ fn shortened(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::testing::{founding, hex, incarnation, peers};
+    use crate::{
+        model::member::NodeNumber,
+        proto::testing::{founding, hex, incarnation, peers},
+    };
 
     fn machine(count: usize) -> Membership {
         let founding = founding(count);
@@ -455,14 +475,23 @@ mod tests {
     fn heard(count: usize, from: usize, boot: u64, sequence: u64) -> Event {
         let node = peers(count)[from];
         let message = Message {
-            version: 1,
+            version: VERSION,
             node,
             incarnation: incarnation(&node),
             boot,
             sequence,
             promises: 300,
             epoch: Epoch::FOUNDING,
-            vitals: Vitals { load_centi: 2000, used_bytes: 7, capacity_bytes: 9 },
+            vitals: Vitals {
+                load_centi: 2000,
+                used_bytes: 7,
+                capacity_bytes: 9,
+                tasks: 1,
+                slots: 2,
+                places: 4,
+            },
+            claim: Some(Claim { epoch: Epoch::FOUNDING, counter: 5, node: NodeNumber(1) }),
+            tasks_digest: 77,
             name: "attic".into(),
             addrs: vec!["/ip4/127.0.0.1/udp/4117/quic-v1".into()],
         };

@@ -19,7 +19,7 @@ mod order;
 mod plain;
 mod scattered;
 
-pub use plain::{Plain, capacity, hide, reveal, reveal_unmarked};
+pub use plain::{Plain, capacity, hide, is_broken, reveal, reveal_unmarked};
 pub use scattered::{gather, head, scatter, scattered_capacity};
 
 /// How the bytes of an interleaved picture are to be read, 8 bits a sample.

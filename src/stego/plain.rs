@@ -61,6 +61,18 @@ pub fn reveal(pixels: &[u8], channels: Channels) -> Option<Plain> {
     is_text.then(|| Plain { payload: cut(&mut stream, end), marked: false })
 }
 
+/// Whether this program has hidden something there that has been changed since: its mark stands where the
+/// length says, but what is checked by it is not what it was.
+pub fn is_broken(pixels: &[u8], channels: Channels) -> bool {
+    let found = candidate(pixels, channels).and_then(|(len, stream)| {
+        let end = LENGTH_BYTES + payload_len(len)?;
+        let mark = stream.get(end..end + MARK_BYTES)?;
+        let is_whole = mark[MARK.len()..] == checksum(len, &stream[LENGTH_BYTES..end]);
+        Some(mark[..MARK.len()] == MARK && !is_whole)
+    });
+    found.unwrap_or(false)
+}
+
 /// The bytes that the length counts, whatever they are: for who knows that another tool hid something that
 /// is no text. None when there is no length, or one that does not fit.
 pub fn reveal_unmarked(pixels: &[u8], channels: Channels) -> Option<Vec<u8>> {

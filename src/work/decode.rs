@@ -113,8 +113,8 @@ pub fn decode(
     let mut decoder = decoder(input, format, file_bytes, budget)?;
     let failed = |error: ImageError| WorkError::from_decoder(format, &error);
     let orientation = decoder.orientation().map_err(failed)?;
-    // A profile that cannot be read is a picture without one.
-    let icc = decoder.icc_profile().ok().flatten();
+    // A profile that cannot be read, or that is none by its size, is a picture without one.
+    let icc = decoder.icc_profile().ok().flatten().filter(|icc| icc.len() <= limits::ICC_BYTES_MAX);
     let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     Ok(Decoded { image, orientation, icc })
 }
@@ -159,9 +159,9 @@ fn decoder<'a>(
     if file_in_memory > budget.peak_bytes_max {
         return Err(WorkError::TooMuchMemory);
     }
-    let mut reader = ImageReader::with_format(input, format);
     let mut decoder_limits = Limits::default();
-    decoder_limits.max_alloc = Some(budget.peak_bytes_max);
+    decoder_limits.max_alloc = Some(alloc_max(format, &mut input, budget));
+    let mut reader = ImageReader::with_format(input, format);
     reader.limits(decoder_limits);
     let decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
@@ -174,6 +174,26 @@ fn decoder<'a>(
         return Err(WorkError::TooMuchMemory);
     }
     Ok(decoder)
+}
+
+/// What a decoder may allocate. A PNG's metadata are packed: a small file could unpack to all of the budget,
+/// so they get no more than what its pixels take and a little.
+fn alloc_max(format: ImageFormat, input: &mut (impl Read + Seek), budget: Budget) -> u64 {
+    /// Where width and height stand, and the most bytes of a pixel.
+    const SIZE_AT: u64 = 16;
+    const PIXEL_BYTES_MAX: u64 = 8;
+    if format != ImageFormat::Png {
+        return budget.peak_bytes_max;
+    }
+    let mut size = [0; 8];
+    let read = input.seek(SeekFrom::Start(SIZE_AT)).and_then(|_| input.read_exact(&mut size));
+    // What is too short for a header is refused by the decoder.
+    let rewound = input.seek(SeekFrom::Start(0));
+    let (width, height) = (u32::from_be_bytes([size[0], size[1], size[2], size[3]]), &size[4..]);
+    let height = height.iter().fold(0u64, |height, byte| height << 8 | u64::from(*byte));
+    let pixels = if read.is_ok() && rewound.is_ok() { u64::from(width).saturating_mul(height) } else { 0 };
+    let wanted = pixels.saturating_mul(PIXEL_BYTES_MAX).saturating_add(limits::PICTURE_METADATA_BYTES_MAX);
+    wanted.min(budget.peak_bytes_max)
 }
 
 /// How many halves of the decoded bytes a decoder takes at its peak, its output among them.

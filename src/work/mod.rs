@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! order     what is to be done
+//! answer    what a worker gives back
 //! envelope  order and picture as one string of bytes, for the way to a worker
 //! decode    any picture that is read here as pixels, refused before it takes too much
 //! hide      pixels, something in them, a PNG, and the proof that it can be read back
@@ -14,6 +15,7 @@
 //! parts     (private) segments, chunks and blocks of the formats, from byte to byte
 //! ```
 
+pub mod answer;
 pub mod decode;
 pub mod envelope;
 mod error;

@@ -64,10 +64,8 @@ impl Order {
         TaskKind(name.into())
     }
 
-    /// Whether tasks of this kind can be run here.
-    pub fn knows(kind: &TaskKind) -> bool {
-        ["hide", "thumbnail", "strip"].contains(&kind.0.as_str())
-    }
+    /// The kinds of tasks that can be run here, by name.
+    pub const KINDS: [&str; 3] = ["hide", "thumbnail", "strip"];
 }
 
 impl fmt::Debug for Order {

@@ -168,6 +168,32 @@ fn the_picture_stays_upright_and_keeps_its_colours() {
 }
 
 #[test]
+fn a_profile_that_unpacks_to_far_more_than_its_picture_is_refused_and_a_large_one_left_out() {
+    let with_profile = |bytes: usize| {
+        let mut picture = Vec::new();
+        let mut encoder = PngEncoder::new(&mut picture);
+        let profile = [&[0; 16][..], b"RGB ", &vec![0; bytes]].concat();
+        encoder.set_icc_profile(profile).expect("PNG has profiles");
+        encoder.write_image(&[9; 1200], 20, 20, ExtendedColorType::Rgb8).expect("encodes");
+        picture
+    };
+    let bomb = with_profile(64 << 20);
+    assert!(bomb.len() < 1 << 20, "a small file");
+    let thumbnail = Order::Thumbnail { edge_px: 9, frames: Frames::Single };
+    for order in [hide(b"x"), thumbnail.clone(), Order::Strip] {
+        // Either is fine: refused, or without its profile.
+        if let Ok(made) = run(&order, &bomb) {
+            assert!(made.len() < bomb.len() || order == Order::Strip, "{order:?} hands the bomb on");
+        }
+    }
+    let large = with_profile(8 << 20);
+    for order in [hide(b"x"), thumbnail] {
+        let made = run(&order, &large).expect("a picture like any other");
+        assert_eq!(decode::picture(&made, Frames::Single).expect("a picture").icc, None);
+    }
+}
+
+#[test]
 fn bombs_are_refused_from_their_header() {
     let png = encoded(&halves(10, 10), ImageFormat::Png);
     for (width, height) in [(100_000, 100_000), (20_000, 20_000), (u32::MAX >> 1, 1)] {

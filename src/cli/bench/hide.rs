@@ -38,12 +38,18 @@ struct Case {
 
 /// Pictures a second for a short text, for as much as fits, for both sealed, and for reading them back, which
 /// is not counted in the others.
-pub(super) async fn measure(effort: Effort) -> Result<Vec<Figure>> {
+/// The second part of the answer is the ceiling.
+pub(super) async fn measure(effort: Effort) -> Result<(Vec<Figure>, f64)> {
     let measuring = tokio::task::spawn_blocking(move || rounds(EDGE_PX, effort));
     measuring.await.context("measuring `hide`")?
 }
 
-fn rounds(edge_px: u32, effort: Effort) -> Result<Vec<Figure>> {
+/// The picture, and the order to hide a message in it.
+pub(super) fn short_text() -> Result<(Vec<u8>, Order)> {
+    Ok((photograph(EDGE_PX)?, hidden::order(TEXT, None, Frames::Single)))
+}
+
+fn rounds(edge_px: u32, effort: Effort) -> Result<(Vec<Figure>, f64)> {
     let picture = photograph(edge_px)?;
     let cases = cases(&picture)?;
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); cases.len()];
@@ -71,7 +77,7 @@ fn rounds(edge_px: u32, effort: Effort) -> Result<Vec<Figure>> {
     };
     let mut figures: Vec<Figure> = cases.iter().zip(rates).map(figure).collect();
     figures.push(Figure::new("hide-read-back", "pictures/s", median(back)).under(CEILING, ceiling));
-    Ok(figures)
+    Ok((figures, ceiling))
 }
 
 fn rate(started: Instant) -> f64 {
@@ -129,7 +135,7 @@ mod tests {
 
     #[test]
     fn every_case_is_measured_beside_the_ceiling() {
-        let figures = rounds(40, Effort { quick: true }).unwrap();
+        let (figures, _) = rounds(40, Effort { quick: true }).unwrap();
         let names: Vec<&str> = figures.iter().map(|figure| figure.name).collect();
         assert_eq!(names, ["hide", "hide-full", "hide-sealed", "hide-sealed-full", "hide-read-back"]);
         assert!(figures.iter().all(|figure| figure.value > 0.0 && figure.ratio.is_some_and(|r| r > 0.0)));

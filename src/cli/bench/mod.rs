@@ -9,6 +9,7 @@ mod cpu;
 mod figure;
 mod group_commit;
 mod hide;
+mod hide_nodes;
 mod load;
 mod local;
 mod many;
@@ -72,7 +73,7 @@ pub enum Name {
     Seal,
     /// Storing 1 MiB bodies durably, one after the other
     Disk,
-    /// Hiding a text, and as much as fits, in pictures of 3000 x 3000 pixels, one core
+    /// Hiding a text, and as much as fits, in pictures of 3000 x 3000 pixels: one core, one node, three nodes
     Hide,
     /// Lane frames there and back, one after the other
     Lane,
@@ -196,7 +197,10 @@ async fn measure(args: &Args, dir: &Path, context: &Context) -> Result<Measured>
             Name::Gossip => pingpong::gossip(effort).await?,
             Name::BareStream => Figure::new("bare-stream", "MiB/s", own).under("stock libp2p-quic", stock),
             Name::Hide => {
-                measured.figures.extend(hide::measure(effort).await?);
+                let (figures, ceiling) = hide::measure(effort).await?;
+                measured.figures.extend(figures);
+                stop(cluster.take()).await?;
+                measured.figures.extend(hide_nodes::measure(dir, effort, ceiling).await?);
                 continue;
             }
             Name::Many3Nodes | Name::Many10Nodes => {

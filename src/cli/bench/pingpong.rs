@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{PeerId, hello::Kind},
-    net::{Busy, Event, Multiaddr, Net, NetConfig, address, transport::Keys},
+    net::{Busy, Event, Multiaddr, Net, NetConfig, Topic, address, transport::Keys},
     seal::admission::ClusterKey,
 };
 
@@ -164,7 +164,7 @@ fn send(net: &mut Net, via: Via, to: PeerId) -> Result<(), Busy> {
     let message = vec![7; MESSAGE_BYTES];
     match via {
         Via::Lane => net.send_lane(to, message),
-        Via::Gossip => net.publish_heartbeat(message),
+        Via::Gossip => net.publish(Topic::Heartbeat, message),
     }
 }
 

@@ -28,7 +28,7 @@ use tokio::{
 use super::{
     BulkError, Put, Receipt,
     framing::{self, Fault},
-    wire::{self, BulkReply, BulkRequest},
+    wire::{self, BulkReply, BulkRequest, Piece},
 };
 use crate::{
     model::{BodyId, limits},
@@ -243,6 +243,36 @@ impl BulkClient {
         }
     }
 
+    /// Brings a piece of what a task of this process works on. As [`BulkClient::put`].
+    ///
+    /// # Errors
+    /// [`BulkError`].
+    pub async fn give(&self, piece: Piece, body: Arc<Vec<u8>>, patience: Duration) -> Result<(), BulkError> {
+        if body.len() > limits::BODY_BYTES_MAX {
+            return Err(BulkError::TooLong);
+        }
+        let request = BulkRequest::Give { piece, len: body.len() as u64 };
+        let line = self.pool.line(self.peer);
+        match call(&line, request, body, patience).await? {
+            Answer::Reply(BulkReply::Stored { .. }) => Ok(()),
+            Answer::Reply(other) => Err(refusal(other)),
+            Answer::Body(_) => Err(BulkError::Malformed("a body where a receipt belongs".into())),
+        }
+    }
+
+    /// Fetches a piece of the answer to a task of this process, checked against its hash. As
+    /// [`BulkClient::get`].
+    ///
+    /// # Errors
+    /// [`BulkError`].
+    pub async fn take(&self, piece: Piece, patience: Duration) -> Result<Vec<u8>, BulkError> {
+        let line = self.pool.line(self.peer);
+        match call(&line, BulkRequest::Take { piece }, Arc::default(), patience).await? {
+            Answer::Body(body) => Ok(body),
+            Answer::Reply(other) => Err(refusal(other)),
+        }
+    }
+
     /// Body bytes (sent, received) over this peer's streams that are open now.
     pub fn traffic(&self) -> (u64, u64) {
         let peers = self.pool.peers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -408,7 +438,8 @@ async fn write_jobs(
         }
         number += 1;
         let header = wire::encode_request(number, &job.request);
-        let wanted = matches!(job.request, BulkRequest::Get { .. }).then(|| job.request.id());
+        let wants_body = matches!(job.request, BulkRequest::Get { .. } | BulkRequest::Take { .. });
+        let wanted = wants_body.then(|| job.request.id());
         let call = Pending { wanted, reply: job.reply, _window: room, _slot: slot };
         pending.lock().unwrap_or_else(PoisonError::into_inner).insert(number, call);
         let moved = |_: usize| flow.mark();

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 pub use client::{BulkClient, BulkPool, Progress};
 pub(super) use server::{Server, serve};
-pub use wire::{BulkReply, BulkRequest};
+pub use wire::{BulkReply, BulkRequest, Piece};
 
 use super::streams::OpenError;
 use crate::model::{BodyId, hello::Kind};
@@ -35,7 +35,7 @@ pub struct BulkCall {
     pub kind: Kind,
     /// What it wants.
     pub request: BulkRequest,
-    /// The body of a put, already checked against its id; empty for a get.
+    /// The body of a put or a give, already checked against its id; else empty.
     pub body: Vec<u8>,
     /// The answer. A body in it must have the id that was asked for.
     pub reply: oneshot::Sender<BulkAnswer>,
@@ -44,11 +44,11 @@ pub struct BulkCall {
 /// The node's answer to a [`BulkCall`].
 #[derive(Debug)]
 pub enum BulkAnswer {
-    /// Put: these nodes have the body durably.
+    /// Put: these nodes have the body durably. Give: it is in memory, and the list says nothing.
     Stored { holders: Vec<PeerId> },
-    /// Get: the body.
+    /// Get, take: the body.
     Body(Arc<Vec<u8>>),
-    /// Get: not here.
+    /// Get, take: not here.
     NotHere,
     /// Put: no space.
     Full,

@@ -232,7 +232,7 @@ impl Reading<'_> {
 
     async fn take(&mut self, request: BulkRequest, len: usize) -> Result<Answer, Fault> {
         let mut body = Vec::new();
-        if let BulkRequest::Put { id, .. } = &request {
+        if matches!(request, BulkRequest::Put { .. } | BulkRequest::Give { .. }) {
             body = vec![0; len];
             let moved = |_| self.intake.moved.notify_one();
             let stall = self.server.stall;
@@ -240,7 +240,7 @@ impl Reading<'_> {
             // One that drips moves all the time and would have its place for ever.
             let hash = timeout(BODY_STALLS_MAX * stall, reading).await.map_err(|_| Fault::Stalled)??;
             self.server.counters.bulk_bytes_received.add(len as u64);
-            if hash != *id {
+            if hash != request.id() {
                 self.server.counters.bulk_corrupt.bump();
                 return Ok(Answer::Known(BulkReply::Corrupt));
             }

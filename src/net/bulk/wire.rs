@@ -1,9 +1,12 @@
 //! The words of bulk and their encoding: headers only, a body is raw bytes behind its header.
 
+use serde_tuple::{Deserialize_tuple, Serialize_tuple};
+
 use crate::model::{
     BodyId,
     codec::{self, CodecError},
     limits,
+    task::Rank,
 };
 use libp2p::PeerId;
 
@@ -33,6 +36,31 @@ pub enum BulkRequest {
         /// Its id.
         id: BodyId,
     },
+    /// Keep the body that follows in memory: a piece of what a task of the asker works on.
+    Give {
+        /// Which piece.
+        piece: Piece,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// Send that piece of the answer to a task of the asker.
+    Take {
+        /// Which piece.
+        piece: Piece,
+    },
+}
+
+/// A piece of a task's payload or answer, of at most [`limits::BODY_BYTES_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
+pub struct Piece {
+    /// The number of the task; its client is who asks.
+    pub task: u64,
+    /// The assignment that it belongs to.
+    pub rank: Rank,
+    /// Which piece, from 0.
+    pub index: u32,
+    /// The hash of its bytes.
+    pub id: BodyId,
 }
 
 /// An answer's header.
@@ -61,14 +89,15 @@ impl BulkRequest {
     pub fn id(&self) -> BodyId {
         match self {
             Self::Put { id, .. } | Self::Get { id } => *id,
+            Self::Give { piece, .. } | Self::Take { piece } => piece.id,
         }
     }
 
     /// Bytes of the body behind this header.
     pub fn body_len(&self) -> u64 {
         match self {
-            Self::Put { len, .. } => *len,
-            Self::Get { .. } => 0,
+            Self::Put { len, .. } | Self::Give { len, .. } => *len,
+            Self::Get { .. } | Self::Take { .. } => 0,
         }
     }
 }
@@ -85,6 +114,8 @@ impl BulkReply {
 
 /// A request's header on the wire: kind 1 is a put, 2 a get, whose last four fields are zero or empty.
 type RequestArray = (u64, u64, u8, BodyId, u64, Vec<PeerId>, u8, bool);
+/// A request's header about a task: kind 3 is a give, 4 a take, whose length is zero.
+type PieceArray = (u64, u64, u8, Piece, u64);
 /// An answer's: kinds 1 to 8 in the order of [`BulkReply`]; length, holders and reason where they belong.
 type ReplyArray = (u64, u64, u8, u64, Vec<PeerId>, String);
 
@@ -95,12 +126,33 @@ pub(super) fn encode_request(number: u64, request: &BulkRequest) -> Vec<u8> {
             (VERSION, number, 1, id, len, onward, durable, first_hop)
         }
         BulkRequest::Get { id } => (VERSION, number, 2, id, 0, Vec::new(), 0, false),
+        BulkRequest::Give { piece, len } => return encode_piece((VERSION, number, 3, piece, len)),
+        BulkRequest::Take { piece } => return encode_piece((VERSION, number, 4, piece, 0)),
     };
     framed(&codec::encode(&array))
 }
 
-/// Reads a request's header without its length.
+fn encode_piece(array: PieceArray) -> Vec<u8> {
+    framed(&codec::encode(&array))
+}
+
+/// Reads a request's header without its length. The two shapes differ in their number of fields.
 pub(super) fn decode_request(bytes: &[u8]) -> Result<(u64, BulkRequest), CodecError> {
+    decode_of_body(bytes).or_else(|error| decode_of_piece(bytes).map_err(|_| error))
+}
+
+fn decode_of_piece(bytes: &[u8]) -> Result<(u64, BulkRequest), CodecError> {
+    let (version, number, kind, piece, len): PieceArray =
+        codec::decode(bytes, limits::BULK_HEADER_BYTES_MAX)?;
+    codec::check_version(version, VERSION)?;
+    match kind {
+        3 => Ok((number, BulkRequest::Give { piece, len })),
+        4 if len == 0 => Ok((number, BulkRequest::Take { piece })),
+        _ => Err(CodecError::Malformed("bulk request of a task".into())),
+    }
+}
+
+fn decode_of_body(bytes: &[u8]) -> Result<(u64, BulkRequest), CodecError> {
     let (version, number, kind, id, len, onward, durable, first_hop): RequestArray =
         codec::decode(bytes, limits::BULK_HEADER_BYTES_MAX)?;
     codec::check_version(version, VERSION)?;
@@ -171,6 +223,10 @@ mod tests {
     use libp2p::identity::Keypair;
 
     use super::*;
+    use crate::model::{
+        member::{Epoch, NodeNumber},
+        task::Claim,
+    };
 
     const VECTORS: &str = include_str!("../../../tests/vectors/bulk.txt");
 
@@ -188,9 +244,14 @@ mod tests {
         let put = BulkRequest::Put { id, len: 1 << 20, onward: vec![peer(1)], durable: 2, first_hop: true };
         let get = BulkRequest::Get { id };
         let stored = BulkReply::Stored { holders: vec![peer(1), peer(2)] };
+        let claim = Claim { epoch: Epoch(1), counter: 5, node: NodeNumber(2) };
+        let piece = Piece { task: 9, rank: Rank { claim, attempt: 3 }, index: 7, id };
+        let (give, take) = (BulkRequest::Give { piece, len: 65_536 }, BulkRequest::Take { piece });
         let found = [
             ("put", hex(&encode_request(1, &put))),
             ("get", hex(&encode_request(300, &get))),
+            ("give", hex(&encode_request(2, &give))),
+            ("take", hex(&encode_request(3, &take))),
             ("stored", hex(&encode_reply(1, &stored))),
             ("body", hex(&encode_reply(300, &BulkReply::Body { len: 65_536 }))),
             ("not_here", hex(&encode_reply(2, &BulkReply::NotHere))),
@@ -202,7 +263,9 @@ mod tests {
         ];
         let lines: Vec<_> = VECTORS.lines().filter(|l| !l.starts_with('#')).collect();
         assert_eq!(lines, found.map(|(name, hex)| format!("{name} = {hex}")));
-        assert_eq!(decode_request(&encode_request(1, &put)[4..]), Ok((1, put)));
+        for request in [put, get, give, take] {
+            assert_eq!(decode_request(&encode_request(1, &request)[4..]), Ok((1, request)));
+        }
         assert_eq!(decode_reply(&encode_reply(1, &stored)[4..]), Ok((1, stored)));
     }
 

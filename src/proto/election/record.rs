@@ -41,7 +41,11 @@ impl Record {
             return format!("{why}the only node; load {}", points(own));
         }
         let lowest = others.iter().all(|other| (own, self.coordinator) < *other);
-        let what = if lowest { "lowest load" } else { "load" };
+        let what = match (lowest, &self.reason) {
+            (true, _) => "lowest load",
+            (false, Reason::First) => "the first that saw more than half of them; load",
+            (false, _) => "load",
+        };
         let listed: Vec<String> =
             others.iter().map(|(load, peer)| format!("{} {}", name(peer), points(*load))).collect();
         format!("{why}{what} of {}: {} ({})", self.loads.len(), points(own), listed.join(", "))

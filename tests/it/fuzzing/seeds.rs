@@ -197,6 +197,8 @@ fn responses() -> Vec<(&'static str, Response)> {
         capacity_bytes: None,
         used_bytes: Some(7),
         role: "member".into(),
+        tasks: Some(1),
+        slots: None,
         counters: Some(Counters { commits: 3, ..Counters::default() }),
     };
     let events = vec![EventInfo { number: 1, unix_ms: 1_700_000_000_000, text: "desk is back".into() }];
@@ -253,8 +255,8 @@ fn bulk() -> Vec<Seed> {
     let mut seeds = Vec::new();
     for line in BULK.lines().filter(|line| !line.starts_with('#')) {
         let (name, framed) = line.split_once(" = ").expect("a vector");
-        // Behind these two belongs a body.
-        let near = if ["put", "body"].contains(&name) { "near-" } else { "" };
+        // Behind these belongs a body.
+        let near = if ["put", "give", "body"].contains(&name) { "near-" } else { "" };
         seeds.push(seed("bulk", &format!("{near}{name}-framed"), hex(framed)));
         seeds.push(seed("bulk", name, &hex(framed)[4..]));
     }

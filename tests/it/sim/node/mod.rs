@@ -299,6 +299,7 @@ impl World {
             load_centi: self.dice.below(10_000),
             used_bytes: used as u64,
             capacity_bytes: 1 << 30,
+            ..membership::Vitals::default()
         };
         self.feed_membership(node, membership::Event::Vitals { vitals, addrs: vec!["sim".into()] });
         self.look_at_disk(node);
