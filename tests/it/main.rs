@@ -32,6 +32,7 @@ mod readme;
 mod sim;
 mod source;
 mod stego;
+mod tasks;
 mod tidy;
 mod transport;
 mod versions;

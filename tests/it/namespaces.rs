@@ -356,3 +356,60 @@ fn a_minority_says_so_soon_and_heals_without_loss() {
     scene.put("c.bin", &refused);
     scene.is_there("c.bin", &refused);
 }
+
+// ---- work ----
+
+/// Who hands out work, as this client hears it; 0 = nobody.
+fn coordinator(scene: &Scene, host: usize, home: &Path) -> usize {
+    let status = scene.lan.run(host, home, &["status", "--json"]);
+    let peer = json(&status)["coordinator"].as_str().map(str::to_owned);
+    let nodes = objects(&scene.lan.run(host, home, &["nodes", "--json"]).stdout);
+    let is_it = |node: &&Value| peer.is_some() && node["peer"].as_str() == peer.as_deref();
+    let name = nodes.iter().find(is_it).and_then(|node| node["name"].as_str()).unwrap_or_default();
+    name.strip_prefix("host-").and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_cut_in_two_leaves_one_side_that_works_and_in_the_end_one_coordinator() {
+    let Some(scene) = Scene::new(CLIENT + 1) else { return };
+    let majority = scene.lan.home("majority", &scene.key);
+    wait_for("a coordinator", PATIENCE, || coordinator(&scene, CLIENT, &scene.client) != 0);
+    let old = coordinator(&scene, CLIENT, &scene.client);
+    // A client that has met all of them, as the one on the other side has.
+    ends(&scene.lan.run(CLIENT + 1, &majority, &["status"]), 0, &[]);
+    let others: Vec<usize> = (1..CLIENT).filter(|host| *host != old).chain([CLIENT + 1]).collect();
+    let image = scene.lan.dir.path().join("a.png");
+    std::fs::write(&image, crate::tasks::picture(1, 200, 150)).expect("written");
+    let hide = |host: usize, home: &Path, name: &str, more: &[&str]| {
+        let out = scene.lan.dir.path().join(name);
+        let mut args = vec!["hide", "--text", name, text(&image), "-o", text(&out), "--force"];
+        args.extend(more);
+        scene.lan.run(host, home, &args)
+    };
+    if !is_possible(scene.lan.part(&[old, CLIENT], &others)) {
+        return;
+    }
+    let cut = Instant::now();
+    ends(&hide(CLIENT + 1, &majority, "there.png", &[]), 0, &[]);
+    println!("work went on {:?} after the coordinator was cut off", cut.elapsed());
+    wait_for("the minority's coordinator to leave office", PATIENCE, || {
+        coordinator(&scene, CLIENT, &scene.client) == 0
+    });
+    let refused = hide(CLIENT, &scene.client, "here.png", &["--timeout", "3"]);
+    ends(&refused, 5, &["no coordinator", "--local"]);
+    let new = coordinator(&scene, CLIENT + 1, &majority);
+    assert!(new != 0 && new != old, "{new} after {old}");
+    scene.lan.switch_rules(&[]).expect("they were made before");
+    let healed = Instant::now();
+    wait_for("one coordinator on both sides", PATIENCE, || {
+        let both = [(CLIENT, &scene.client), (CLIENT + 1, &majority)];
+        let seen = both.map(|(host, home)| coordinator(&scene, host, home));
+        seen[0] != 0 && seen[0] == seen[1]
+    });
+    println!("one coordinator {:?} after the cut was healed", healed.elapsed());
+    ends(&hide(CLIENT, &scene.client, "here.png", &[]), 0, &[]);
+    // What was done once is done: each task had one effect.
+    let tasks = objects(&scene.run(&["history", "--json"]).stdout);
+    let done = |task: &Value| task["phase"] == "acknowledged" || task["phase"] == "cancelled";
+    assert!(tasks.iter().all(done), "{tasks:?}");
+}

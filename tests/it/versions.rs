@@ -206,7 +206,7 @@ fn the_shell_takes_lines_and_the_worst_counts() {
     child.wait().expect("ended");
     assert_eq!(objects(&told.join("\n")), events);
     let nodes = objects(&cluster.ok(&["nodes", "--json"]));
-    let promised = ["addr", "capacity", "load", "name", "peer", "role", "state", "used"];
+    let promised = ["addr", "capacity", "load", "name", "peer", "role", "slots", "state", "tasks", "used"];
     assert_eq!((nodes.len(), fields(&nodes[0])), (1, promised.to_vec()));
     let knobs = cluster.ok(&["config", "show"]);
     assert!(knobs.contains("node.port") && knobs.contains("put.copies"), "{knobs}");

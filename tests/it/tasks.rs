@@ -1,0 +1,225 @@
+//! Work handed to nodes: real processes that hide texts in pictures while nodes die, freeze and leave.
+//!
+//! What a client gets is read back by the client that it was made for; who did the work is read from the
+//! history that the nodes keep.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    cluster::{Answer, Cluster, ends, noise, objects, text, wait_for},
+    inspect::json,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A picture of noise, as a PNG.
+pub fn picture(seed: u64, width: u32, height: u32) -> Vec<u8> {
+    let samples = noise(seed, (width * height * 3) as usize);
+    let pixels = image::RgbImage::from_raw(width, height, samples).expect("as many samples as it wants");
+    let mut png = std::io::Cursor::new(Vec::new());
+    pixels.write_to(&mut png, image::ImageFormat::Png).expect("written into memory");
+    png.into_inner()
+}
+
+/// One client that hides one text.
+struct Hiding {
+    child: Child,
+    began: Instant,
+    text: String,
+    out: PathBuf,
+}
+
+fn hide(cluster: &Cluster, image: &str, text_to_hide: &str, more: &[&str]) -> Hiding {
+    let out = cluster.dir().join(format!("{text_to_hide}.png"));
+    let mut args = vec!["hide", "--text", text_to_hide, image, "-o", text(&out), "--json"];
+    args.extend(more);
+    let mut command = cluster.command(&args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (began, child) = (Instant::now(), command.spawn().expect("the program runs"));
+    Hiding { child, began, text: text_to_hide.to_owned(), out }
+}
+
+impl Hiding {
+    /// Waits for its end; the picture must have the text in it.
+    fn wait(self, cluster: &Cluster) -> Duration {
+        let output = self.child.wait_with_output().expect("it ends");
+        let answer = Answer::of(&output, self.began);
+        ends(&answer, 0, &[]);
+        assert_eq!(cluster.ok(&["reveal", text(&self.out)]), self.text);
+        answer.took
+    }
+}
+
+fn status(cluster: &Cluster) -> Value {
+    json(&cluster.run(&["status", "--json"]))
+}
+
+/// Which node hands out work, once there is one.
+fn coordinator(cluster: &Cluster) -> usize {
+    let mut found = None;
+    wait_for("a coordinator", PATIENCE, || {
+        let peer = status(cluster)["coordinator"].as_str().map(str::to_owned);
+        found = cluster.nodes.all.iter().position(|node| Some(&node.peer) == peer.as_ref());
+        found.is_some()
+    });
+    found.expect("it was waited for")
+}
+
+/// Open and ended tasks by worker, and those that had more than one.
+fn history(cluster: &Cluster) -> (BTreeMap<String, usize>, usize) {
+    let tasks = objects(&cluster.ok(&["history", "--json"]));
+    let mut by_worker = BTreeMap::new();
+    for task in &tasks {
+        *by_worker.entry(task["worker_name"].as_str().expect("a name").to_owned()).or_default() += 1;
+    }
+    (by_worker, tasks.iter().filter(|task| task["attempt"].as_u64() > Some(1)).count())
+}
+
+/// Waits until one of the tasks is at this phase; the index of its worker.
+fn worker_at(cluster: &Cluster, phase: &str) -> usize {
+    let mut found = None;
+    wait_for(&format!("a task that is {phase}"), PATIENCE, || {
+        let tasks = objects(&cluster.ok(&["history", "--json"]));
+        let name = tasks.iter().find(|task| task["phase"] == phase).map(|task| task["worker_name"].clone());
+        found = name.and_then(|name| cluster.nodes.all.iter().position(|node| name == node.name.as_str()));
+        found.is_some()
+    });
+    found.expect("it was waited for")
+}
+
+fn signal(cluster: &Cluster, node: usize, name: &str) {
+    let pid = cluster.nodes.pid(node).expect("it runs").to_string();
+    let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+    assert!(sent.success());
+}
+
+fn no_task_is_in_hand(cluster: &Cluster) {
+    wait_for("free slots everywhere", PATIENCE, || {
+        let nodes = objects(&cluster.ok(&["nodes", "--json"]));
+        nodes.iter().all(|node| node["tasks"] == 0)
+    });
+}
+
+#[test]
+fn equal_nodes_share_the_work_and_one_that_is_to_be_spared_gets_clearly_less() {
+    let mut cluster = Cluster::prepare(3);
+    cluster.nodes.all[2].envs.push(("TINTYPE_TASKS_ADDED_LOAD".into(), "50".into()));
+    cluster.nodes.start_all().expect("all nodes become ready");
+    coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(1, 300, 200));
+    for round in 0..6 {
+        let four: Vec<Hiding> = (0..4)
+            .map(|client| hide(&cluster, text(&image), &format!("text {round} {client}"), &[]))
+            .collect();
+        let slowest = four.into_iter().map(|hiding| hiding.wait(&cluster)).max();
+        println!("four at once: {slowest:?} at most");
+    }
+    let (by_worker, _) = history(&cluster);
+    println!("24 tasks: {by_worker:?}");
+    let of = |node: usize| by_worker.get(&cluster.nodes.all[node].name).copied().unwrap_or(0);
+    assert_eq!(of(0) + of(1) + of(2), 24);
+    assert!(of(0).abs_diff(of(1)) <= 6, "{by_worker:?}");
+    assert!(2 * of(2) <= of(0).min(of(1)), "{by_worker:?}");
+    let elections = objects(&cluster.ok(&["election", "--json"]));
+    assert!(!elections.is_empty());
+    no_task_is_in_hand(&cluster);
+}
+
+#[test]
+fn a_dead_coordinator_costs_no_task() {
+    let mut cluster = Cluster::start(3);
+    let image = cluster.file("a.png", &picture(2, 900, 700));
+    for round in 0..2 {
+        let victim = coordinator(&cluster);
+        let name = |client: usize| format!("round {round} client {client}");
+        let four: Vec<Hiding> =
+            (0..4).map(|client| hide(&cluster, text(&image), &name(client), &[])).collect();
+        worker_at(&cluster, "started");
+        cluster.nodes.kill(victim).expect("killed");
+        let took = four.into_iter().map(|hiding| hiding.wait(&cluster)).max();
+        let next = coordinator(&cluster);
+        println!("coordinator {victim} killed: four tasks took {took:?} at most; {next} is it now");
+        assert_ne!(next, victim);
+        cluster.nodes.restart(victim).expect("it serves again");
+        wait_for("all nodes", PATIENCE, || status(&cluster)["nodes_alive"] == 3);
+    }
+    no_task_is_in_hand(&cluster);
+}
+
+#[test]
+fn what_a_dead_or_frozen_worker_had_is_done_by_another_and_its_late_answer_counts_for_nobody() {
+    let mut cluster = Cluster::start(3);
+    coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(3, 900, 700));
+    let hiding = hide(&cluster, text(&image), "killed", &[]);
+    let worker = worker_at(&cluster, "started");
+    cluster.nodes.kill(worker).expect("killed");
+    println!("worker killed: {:?}", hiding.wait(&cluster));
+    let (_, moved) = history(&cluster);
+    assert_eq!(moved, 1, "it was given to another");
+    cluster.nodes.restart(worker).expect("it serves again");
+    wait_for("all nodes", PATIENCE, || status(&cluster)["nodes_alive"] == 3);
+
+    let hiding = hide(&cluster, text(&image), "frozen", &[]);
+    let worker = worker_at(&cluster, "started");
+    signal(&cluster, worker, "STOP");
+    println!("worker frozen: {:?}", hiding.wait(&cluster));
+    signal(&cluster, worker, "CONT");
+    no_task_is_in_hand(&cluster);
+}
+
+#[test]
+fn a_node_that_is_asked_to_stop_finishes_first_or_hands_over() {
+    let mut cluster = Cluster::start(3);
+    coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(4, 900, 700));
+    let four: Vec<Hiding> =
+        (0..4).map(|client| hide(&cluster, text(&image), &format!("leaving {client}"), &[])).collect();
+    let worker = worker_at(&cluster, "started");
+    signal(&cluster, worker, "TERM");
+    let slowest = four.into_iter().map(|hiding| hiding.wait(&cluster)).max();
+    println!("a worker was asked to stop: four tasks took {slowest:?} at most");
+    let ended = cluster.nodes.wait_for_end(worker, PATIENCE).expect("it stops");
+    assert!(ended.success(), "{ended:?}");
+}
+
+#[test]
+fn a_task_can_be_cancelled_and_ends_with_its_time() {
+    let cluster = Cluster::start(1);
+    coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(5, 1200, 900));
+    let hiding = hide(&cluster, text(&image), "cancelled", &[]);
+    worker_at(&cluster, "started");
+    let tasks = objects(&cluster.ok(&["task", "ls", "--json"]));
+    let task = tasks[0]["task"].as_str().expect("a name").to_owned();
+    assert_eq!(json(&cluster.run(&["task", "show", &task, "--json"]))["kind"], "hide");
+    ends(&cluster.run(&["task", "cancel", &task]), 0, &["cancelled"]);
+    let output = hiding.child.wait_with_output().expect("it ends");
+    ends(&Answer::of(&output, hiding.began), 1, &["cancelled"]);
+    assert!(!hiding.out.exists());
+    ends(&cluster.run(&["task", "cancel", &task]), 1, &["has ended"]);
+    ends(&cluster.run(&["task", "show", "nothing-1"]), 3, &["no task"]);
+    no_task_is_in_hand(&cluster);
+}
+
+#[test]
+fn a_client_that_goes_away_leaves_no_place_taken() {
+    let cluster = Cluster::start(1);
+    coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(6, 1200, 900));
+    let mut hiding = hide(&cluster, text(&image), "gone", &[]);
+    worker_at(&cluster, "started");
+    hiding.child.kill().expect("killed");
+    hiding.child.wait().expect("it ends");
+    wait_for("the end of its task", PATIENCE, || {
+        objects(&cluster.ok(&["history", "--json"])).iter().all(|task| task["phase"] == "abandoned")
+    });
+    no_task_is_in_hand(&cluster);
+}
