@@ -214,7 +214,8 @@ fn the_seeds_are_what_is_written_today() {
 fn the_seeds_are_few_and_small_and_nothing_else_lies_there() {
     let all: Vec<_> = TARGETS.iter().flat_map(committed).collect();
     let bytes: usize = all.iter().map(|(_, bytes)| bytes.len()).sum();
-    assert!(all.len() <= 250 && bytes <= 200_000, "{} seeds of {bytes} bytes", all.len());
+    let is_small = all.len() <= 10 * TARGETS.len() && bytes <= 200_000;
+    assert!(is_small, "{} seeds of {bytes} bytes", all.len());
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     let names = |folder: &str, ending: &str| {
         let entries = fs::read_dir(root.join(folder)).expect("a folder");
