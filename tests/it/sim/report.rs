@@ -171,13 +171,13 @@ impl Trace {
     }
 
     pub fn packet(&mut self, now_ms: u64, from: Party, to: Party, packet: &Packet) {
-        let text;
+        let mark;
         let (kind, number, bytes): (&str, u64, &[u8]) = match packet {
             Packet::Lane(bytes) => ("lane", 0, bytes),
             Packet::Gossip(bytes, _) => ("gossip", 0, bytes),
             Packet::OfTasks(said) => {
-                text = format!("{said:?}");
-                ("tasks", 0, text.as_bytes())
+                mark = said.mark();
+                ("tasks", mark.0, &mark.1)
             }
             Packet::Ask { number, bytes } => ("ask", *number, bytes),
             Packet::Told { number, bytes } => ("told", *number, bytes),

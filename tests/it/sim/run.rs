@@ -89,7 +89,12 @@ impl World {
         let alive = self.nodes.iter().filter(|node| !node.is_gone).count();
         // What is gone for good is not placed anew before authority moves it.
         let copies = if alive < self.nodes.len() { 1 } else { alive.min(3) };
-        self.oracle.kept.all_there(&stores, copies)
+        let chosen = |object: ObjectId| {
+            let newest = self.oracle.ballots.chosen(&object).last().map_or(0, |(_, value)| value.version);
+            (object, newest)
+        };
+        let chosen = self.oracle.objects().map(chosen).collect();
+        self.oracle.kept.all_there(&stores, copies, &chosen)
     }
 
     /// Everything is mended and has come to rest: what must be there then.

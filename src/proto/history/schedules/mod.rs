@@ -28,6 +28,8 @@ const TASKS_END: u64 = SPAN + 60_000;
 /// By then everybody has forgotten everything: a place without a client, an assignment in its stead, the
 /// memory of the end, and some more.
 const ALL_FORGOTTEN: u64 = TASKS_END + 140_000;
+/// What happens in a schedule at most; more is an endless loop.
+const STEPS_MAX: u64 = 500_000;
 /// How long whoever asks a member for a place waits.
 const RESERVE_PATIENCE: u64 = 500;
 /// How long a client waits for an answer, and for a transfer that does not move.
@@ -123,6 +125,7 @@ struct World {
     healed: bool,
     counter: u64,
     elections: u64,
+    steps: u64,
     greatest: Option<Claim>,
     checks: Checks,
 }
@@ -146,6 +149,7 @@ impl World {
             healed: false,
             counter: 0,
             elections: 0,
+            steps: 0,
             greatest: None,
             checks: Checks::default(),
             dice,
@@ -222,6 +226,10 @@ impl World {
             }
             let thing = entry.remove();
             self.now = at;
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                return Err(format!("it never comes to rest: {thing:?}"));
+            }
             self.step(thing)?;
         }
         self.now = end;

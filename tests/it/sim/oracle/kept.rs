@@ -77,8 +77,17 @@ impl Kept {
     }
 
     /// Everything is mended: every body that is still named by its object's chain is on enough disks.
-    pub fn all_there(&self, stores: &[(&Store, bool)], copies: usize) -> Checked {
-        let newest = self.newest();
+    /// `chosen` has the newest version of each object that was chosen, whoever was told.
+    pub fn all_there(
+        &self,
+        stores: &[(&Store, bool)],
+        copies: usize,
+        chosen: &BTreeMap<ObjectId, u64>,
+    ) -> Checked {
+        let mut newest = self.newest();
+        for (object, version) in &mut newest {
+            *version = (*version).max(chosen.get(object).copied().unwrap_or(0));
+        }
         let kept = tintype::model::limits::VERSIONS_KEPT as u64;
         for acked in &self.acked {
             if acked.version + kept <= newest[&acked.object] {

@@ -69,6 +69,7 @@ fn too_much_of_anything_is_seen() {
 #[test]
 fn fewer_copies_than_acknowledged_are_seen() {
     let empty = Store::new(Incarnation([1; 16]));
+    let none = std::collections::BTreeMap::new();
     let object = ObjectId([1; 32]);
     let acked = |copies, survives, bodies| Acked { object, version: 1, survives, copies, bodies };
     let stores = [(&empty, false)];
@@ -76,11 +77,15 @@ fn fewer_copies_than_acknowledged_are_seen() {
     assert!(kept.acknowledged(acked(1, 0, Vec::new()), &stores, false).is_err(), "no register");
     assert!(kept.acknowledged(acked(0, 0, vec![BodyId([2; 32])]), &stores, false).is_err(), "no body");
     assert!(kept.acknowledged(acked(0, 1, vec![BodyId([2; 32])]), &stores, true).is_ok(), "it rotted");
-    assert!(kept.all_there(&stores, 1).is_err());
+    assert!(kept.all_there(&stores, 1, &none).is_err());
+    let chosen = |version| std::collections::BTreeMap::from([(object, version)]);
+    let kept_max = limits::VERSIONS_KEPT as u64;
+    assert!(kept.all_there(&stores, 1, &chosen(kept_max)).is_err());
+    assert!(kept.all_there(&stores, 1, &chosen(kept_max + 1)).is_ok(), "it is named no more");
     assert!(kept.includes(&object, 1));
     let mut kept = kept::Kept::default();
     assert!(kept.acknowledged(acked(0, 0, vec![BodyId([2; 32])]), &stores, true).is_ok());
-    assert!(kept.all_there(&stores, 1).is_ok(), "the answer had said that it may be lost");
+    assert!(kept.all_there(&stores, 1, &none).is_ok(), "the answer had said that it may be lost");
 }
 
 #[test]

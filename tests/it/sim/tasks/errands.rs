@@ -45,7 +45,7 @@ impl World {
         if self.healed {
             return;
         }
-        let (pause, life) = (self.dice.between(500, 6000), self.clients[client].life);
+        let (pause, life) = (self.dice.between(1000, 9000), self.clients[client].life);
         self.after(pause, Thing::Errand { client, life });
         let Some(founding) = self.founding.clone() else { return };
         let errands = &mut self.clients[client].errands;

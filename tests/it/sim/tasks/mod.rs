@@ -95,6 +95,27 @@ pub enum Said {
     },
 }
 
+impl Said {
+    /// Its number, and some bytes that tell it from others; to write all of it out takes long.
+    pub fn mark(&self) -> (u64, Vec<u8>) {
+        let of_rank = |rank: &Rank| [rank.claim.counter.to_le_bytes(), rank.attempt.to_le_bytes()].concat();
+        match self {
+            Said::Election { number, message } => (number.unwrap_or(0), message.clone()),
+            Said::ElectionAnswer { number, message } => (*number, message.clone()),
+            Said::Record(record) => (record.task.number, of_rank(&record.rank)),
+            Said::Reserve { number, record } => (*number, of_rank(&record.rank)),
+            Said::Give { number, rank, .. } | Said::Take { number, rank, .. } => (*number, of_rank(rank)),
+            Said::Page { number, records, .. } => (*number, records.len().to_le_bytes().to_vec()),
+            Said::Verdict { number, .. }
+            | Said::Tasks { number, .. }
+            | Said::Question { number, .. }
+            | Said::Reply { number, .. }
+            | Said::Gave { number, .. }
+            | Said::Took { number, .. } => (*number, Vec::new()),
+        }
+    }
+}
+
 /// What a heartbeat says of tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beside {
