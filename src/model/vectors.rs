@@ -72,6 +72,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("request_acknowledge", Request::Acknowledge { number: 9 }),
         ("request_cancel", Request::Cancel { task: task().task }),
         ("request_elections", Request::Elections),
+        ("request_submit_for", Request::SubmitFor { client: peer(1), submit: submit() }),
     ]
 }
 

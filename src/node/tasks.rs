@@ -96,7 +96,8 @@ impl EventLoop {
                 self.ask_member(to, message.encode(), limits::ELECTION_ANSWER, Asked::Election { to });
             }
             Action::Tell { to, message } => {
-                self.ask_member(to, message.encode(), limits::RPC_TIMEOUT, Asked::Told);
+                // Nobody waits for the answer but a node that is to stop, and that shall not wait long.
+                self.ask_member(to, message.encode(), limits::ELECTION_ANSWER, Asked::Told);
             }
             Action::Answer { call, message } => {
                 if let Some(reply) = self.tasks.elections.remove(&call) {

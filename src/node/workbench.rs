@@ -76,14 +76,14 @@ impl Workbench {
             answer: Vec::new(),
             is_touched: false,
         };
-        self.items().insert(record.task, item);
+        let before = self.items().insert(record.task, item);
+        wipe(before);
     }
 
     /// Forgets a task.
     pub(super) fn drop_task(&self, task: &TaskId) {
         let dropped = self.items().remove(task);
-        // Wiping hundreds of megabytes takes a moment, which the lock shall not.
-        drop(dropped);
+        wipe(dropped);
     }
 
     /// Takes a piece in.
@@ -177,6 +177,14 @@ impl Workbench {
         if let Some(item) = items.get_mut(task).filter(|item| item.rank == rank) {
             item.answer = pieces;
         }
+    }
+}
+
+/// Wiping hundreds of megabytes takes a moment, in which neither the loop nor whoever waits for the lock shall
+/// wait.
+fn wipe(item: Option<Item>) {
+    if let Some(item) = item {
+        tokio::task::spawn_blocking(move || drop(item));
     }
 }
 
