@@ -71,6 +71,10 @@ impl World {
             self.run_until((self.now + LOOK_EVERY_MS).min(end_ms));
             let is_done = |client: &SimClient| !client.is_busy() && client.errands.are_over();
             let is_quiet = self.clients.iter().all(is_done);
+            if is_quiet && self.plan.rots {
+                // What rotted before it was acknowledged is looked at now.
+                self.verify_all();
+            }
             let is_founded = self.nodes.iter().all(|node| node.is_gone || node.is_ready(self.now));
             // Long enough for whoever died last to be known for dead, and who stood still last for alive.
             let stood_still = self.nodes.iter().filter_map(|node| node.still_until).max();
