@@ -180,7 +180,7 @@ impl Workbench {
     }
 }
 
-/// Wiping hundreds of megabytes takes a moment, in which neither the loop nor whoever waits for the lock shall
+/// Wiping hundreds of megabytes takes a moment, for which neither the loop nor whoever wants the lock shall
 /// wait.
 fn wipe(item: Option<Item>) {
     if let Some(item) = item {
