@@ -321,6 +321,19 @@ pub const TASKS_KNOWN_MAX: usize = 4096;
 pub const TASKS_PER_CLIENT_MAX: usize = 256;
 /// Tasks for which a coordinator is looking for a worker at once.
 pub const TASKS_PLACING_MAX: usize = 256;
+/// Tasks whose clients wait for a place at a coordinator; those beyond ask again by themselves.
+pub const TASKS_IN_LINE_MAX: usize = 256;
+/// How long a coordinator lets a client wait for a place before it says that there is none: within the
+/// patience of whoever asks it, [`TASK_ONWARD_PATIENCE`], with the search for a worker.
+pub const TASK_LINE_HOLD: Millis = Millis(400);
+/// How long a client that was told so keeps its turn without asking again.
+pub const TASK_TURN_KEPT: Millis = Millis(1000);
+/// How long a worker lets a client wait that asks how far a task is: well within [`NO_PROGRESS`], after
+/// which the client takes it for frozen.
+pub const TASK_POLL_HOLD: Millis = Millis(250);
+/// Calls of one client that a node holds until there is something to say: a part of [`RPC_IN_FLIGHT_MAX`],
+/// so that others of its calls find room.
+pub const TASK_CALLS_HELD_PER_CLIENT_MAX: usize = 8;
 /// How often a node looks what became of the tasks that it knows.
 pub const TASK_TICK: Millis = Millis(500);
 /// A client that is not heard of for so long is gone: its place is given to others. It asks several times a

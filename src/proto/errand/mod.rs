@@ -203,14 +203,18 @@ pub enum Timer {
     Wake,
 }
 
-/// The first pause between two polls, and the longest: most tasks take less than a second.
+/// The first time between two polls, and the longest: most tasks take less than a second. A worker answers
+/// a poll when there is something to say (`proto::history`); this is for one that answers at once.
 const POLL_FIRST: Millis = Millis(30);
-const POLL_LONGEST: Millis = Millis(250);
+const POLL_LONGEST: Millis = limits::TASK_POLL_HOLD;
 /// The pause before a coordinator that could not say is asked again.
 const AGAIN: Millis = Millis(100);
-/// The first pause before a full cluster is asked again, and the longest.
+/// The first time between two questions to a full cluster, and the longest: a coordinator lets a client wait
+/// in line, and keeps its turn if it asks again soon.
 const BUSY_FIRST: Millis = Millis(200);
-const BUSY_LONGEST: Millis = Millis(2000);
+const BUSY_LONGEST: Millis = limits::TASK_LINE_HOLD;
+/// The longest pause of one that no worker serves.
+const MOVE_LONGEST: Millis = Millis(2000);
 /// A worker that did not serve is passed over at once; each next within this time waits longer, so that a
 /// cluster that does not serve at all is not asked without end.
 const MOVES_FORGOTTEN: Millis = Millis(10_000);
@@ -231,6 +235,8 @@ pub struct Errand {
     stage: Stage,
     /// Whom it asked and who has not answered.
     asked: Option<PeerId>,
+    /// When it did.
+    asked_at: Millis,
     /// Who did not know the coordinator, since one was last found.
     fruitless: BTreeSet<PeerId>,
     coordinator: Option<PeerId>,
@@ -265,6 +271,7 @@ impl Errand {
             avoid: Vec::new(),
             stage: Stage::Seeking,
             asked: None,
+            asked_at: Millis(0),
             fruitless: BTreeSet::new(),
             coordinator: None,
             pause: BUSY_FIRST,
@@ -315,7 +322,7 @@ impl Errand {
         match self.stage {
             Stage::Seeking => self.seek(now, out),
             Stage::Polling => match self.worker() {
-                Some(worker) => self.ask(worker, Question::Poll, out),
+                Some(worker) => self.ask(worker, Question::Poll, now, out),
                 None => {
                     self.stage = Stage::Seeking;
                     self.seek(now, out);
@@ -335,7 +342,7 @@ impl Errand {
             return self.pause_for(BUSY_FIRST, now);
         };
         let above = self.known.as_ref().map(|known| known.rank);
-        self.ask(to, Question::Submit { above, avoid: self.avoid.clone() }, out);
+        self.ask(to, Question::Submit { above, avoid: self.avoid.clone() }, now, out);
     }
 
     /// This worker does not serve: another is sought.
@@ -352,7 +359,7 @@ impl Errand {
             self.moves = 0;
         }
         if let Some(doublings) = self.moves.checked_sub(1) {
-            self.pause_for(Millis(AGAIN.0 << doublings.min(10)).min(BUSY_LONGEST), now);
+            self.pause_for(Millis(AGAIN.0 << doublings.min(10)).min(MOVE_LONGEST), now);
         }
         (self.moves, self.moved_at) = (self.moves + 1, Some(now));
         self.go_on(now, out);
@@ -414,8 +421,7 @@ impl Errand {
             Submitted::Busy { tasks, places } => {
                 (self.coordinator, self.fruitless) = (Some(from), BTreeSet::new());
                 self.say(Waiting::Busy { tasks, places }, out);
-                self.pause_for(self.pause, now);
-                self.pause = Millis(self.pause.0 * 2).min(BUSY_LONGEST);
+                self.ask_after_pause(BUSY_LONGEST, now, out);
             }
             Submitted::Again => {
                 self.coordinator = Some(from);
@@ -488,11 +494,11 @@ impl Errand {
             }
             Place::Waiting { ahead } => {
                 self.say(Waiting::Queued { worker, ahead }, out);
-                self.pause_poll(now);
+                self.ask_after_pause(POLL_LONGEST, now, out);
             }
             Place::Running => {
                 self.say(Waiting::Working(worker), out);
-                self.pause_poll(now);
+                self.ask_after_pause(POLL_LONGEST, now, out);
             }
             Place::Done => {
                 self.stage = Stage::Taking;
@@ -562,8 +568,8 @@ impl Errand {
         self.known.as_ref().is_some_and(|known| known.rank == rank)
     }
 
-    fn ask(&mut self, to: PeerId, question: Question, out: &mut Outbox<Action>) {
-        self.asked = Some(to);
+    fn ask(&mut self, to: PeerId, question: Question, now: Millis, out: &mut Outbox<Action>) {
+        (self.asked, self.asked_at, self.next_at) = (Some(to), now, None);
         out.push(Action::Ask { to, question });
     }
 
@@ -574,9 +580,11 @@ impl Errand {
         }
     }
 
-    fn pause_poll(&mut self, now: Millis) {
-        self.pause_for(self.pause, now);
-        self.pause = Millis(self.pause.0 * 2).min(POLL_LONGEST);
+    /// Asks again so long after the last question: at once, if the answer took its time.
+    fn ask_after_pause(&mut self, longest: Millis, now: Millis, out: &mut Outbox<Action>) {
+        self.next_at = Some(self.asked_at + self.pause);
+        self.pause = Millis(self.pause.0 * 2).min(longest);
+        self.go_on(now, out);
     }
 
     fn pause_for(&mut self, pause: Millis, now: Millis) {

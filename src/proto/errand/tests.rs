@@ -244,7 +244,7 @@ fn without_nodes_it_waits_for_some() {
 }
 
 #[test]
-fn a_full_cluster_is_asked_again_ever_less_often() {
+fn a_full_cluster_is_asked_again_as_soon_as_the_next_turn() {
     let mut bench = Bench::new();
     bench.start();
     let mut pauses = Vec::new();
@@ -254,7 +254,11 @@ fn a_full_cluster_is_asked_again_ever_less_often() {
         assert_eq!(actions, [bench.submit(0, None, &[])]);
         pauses.push(pause);
     }
-    assert_eq!(pauses, [200, 400, 800, 1600, 2000, 2000]);
+    assert_eq!(pauses, [200, 400, 400, 400, 400, 400]);
+    // One that has let it wait already is asked at once.
+    bench.now += limits::TASK_LINE_HOLD.0;
+    let busy = Reply::Submitted(Submitted::Busy { tasks: 1, places: 1 });
+    assert_eq!(bench.answer(0, busy), [bench.submit(0, None, &[])]);
     assert_eq!(bench.answer(0, Reply::Submitted(Submitted::Again)), []);
     assert_eq!(bench.woken(), (100, vec![bench.submit(0, None, &[])]));
 }

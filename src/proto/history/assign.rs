@@ -5,10 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, CallId, Worker, book::Book};
+use super::{
+    Action, CallId,
+    book::Book,
+    line::{Left, Line},
+};
 use crate::{
     model::{
-        PeerId, limits,
+        Millis, PeerId, limits,
         member::NodeNumber,
         task::{Claim, Phase, Rank, Submitted, TaskId, TaskKind, TaskRecord, Verdict},
     },
@@ -17,6 +21,23 @@ use crate::{
 
 /// The part of a load that tasks make up, in hundredths of a point; see `node::load`.
 const TASKS_PART_CENTI: u64 = 3000;
+
+/// A member as a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// Neither suspect nor dead.
+    pub is_alive: bool,
+    /// Known for dead: its tasks are orphans.
+    pub is_dead: bool,
+    /// Its load in hundredths of a point, tasks counted.
+    pub load_centi: u64,
+    /// Tasks that it had then.
+    pub tasks: u64,
+    /// Tasks that it works on at once.
+    pub slots: u64,
+    /// Tasks that it has in hand at most.
+    pub places: u64,
+}
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +78,10 @@ pub(super) struct Assigner {
     /// The greatest assignment that a worker may have taken without being heard, and that nobody knows of:
     /// the same must not be given to another.
     spent: Option<Rank>,
+    /// Clients for which there was no place.
+    line: Line,
+    /// There was no place when one was sought last; until one may be free nobody in the line is served.
+    is_full: bool,
     /// Orphans for which there was no place; until the next tick nobody is asked again.
     unplaced: BTreeSet<TaskId>,
     /// When each worker was given something last: those that are as good as each other have their turn.
@@ -72,13 +97,30 @@ struct Placing {
     record: TaskRecord,
     asked: Option<PeerId>,
     tried: BTreeSet<PeerId>,
-    avoid: Vec<PeerId>,
+    wanted: Wanted,
     /// Those among the tried who do not know work of its kind.
     unable: BTreeSet<PeerId>,
     /// The greatest of its assignments that was not answered: it may have been taken.
     doubtful: Option<Rank>,
+}
+
+/// What is known of a task's earlier assignments.
+#[derive(Debug)]
+struct Wanted {
+    /// The greatest that its client knew.
+    above: Option<Rank>,
+    /// Workers that it shall rather not have.
+    avoid: Vec<PeerId>,
     /// Who had it before.
     former: Option<NodeNumber>,
+}
+
+/// What a worker said to a reservation.
+pub(super) struct Said {
+    pub(super) from: PeerId,
+    pub(super) task: TaskId,
+    pub(super) rank: Rank,
+    pub(super) verdict: Option<Verdict>,
 }
 
 /// What has come of a search.
@@ -91,6 +133,7 @@ pub(super) enum Found {
 
 /// What the assigner may look at.
 pub(super) struct Desk<'a> {
+    pub(super) now: Millis,
     pub(super) book: &'a mut Book,
     pub(super) workers: &'a BTreeMap<PeerId, Worker>,
     pub(super) number_of: &'a dyn Fn(&PeerId) -> Option<NodeNumber>,
@@ -107,20 +150,74 @@ impl Assigner {
         }
         self.office = office;
         self.unplaced.clear();
+        self.is_full = false;
         for placing in std::mem::take(&mut self.placing).into_values() {
             self.give_up(&placing);
             answer(placing.call, Submitted::Again, out);
         }
+        self.line.clear().into_iter().for_each(|call| answer(Some(call), Submitted::Again, out));
     }
 
     /// Time has passed: places may be free again.
     pub(super) fn look_again(&mut self) {
         self.unplaced.clear();
+        self.is_full = false;
+    }
+
+    /// A place may be free now.
+    pub(super) fn on_freed(&mut self) {
+        self.is_full = false;
+    }
+
+    /// When somebody who waits for a place is to be answered.
+    pub(super) fn next_at(&self) -> Option<Millis> {
+        self.line.next_at()
+    }
+
+    /// Gives places to those who wait for them, and answers those who have waited long enough.
+    pub(super) fn serve_line(&mut self, desk: &mut Desk<'_>) {
+        if self.line.is_empty() {
+            return;
+        }
+        for call in self.line.due(desk.now) {
+            answer(Some(call), busy(desk), desk.out);
+        }
+        let mut last = 0;
+        // One search at a time that may find nothing; where places are known to be free, as many.
+        let mut searches = self.free_places(desk).max(u64::from(self.placing.is_empty()));
+        while !self.is_full && searches > 0 {
+            let Some((turn, wish)) = self.line.next(last) else { break };
+            last = turn;
+            if !self.may_seek(&wish.task, desk) {
+                continue;
+            }
+            if let Some((call, wish)) = self.line.take(turn) {
+                searches -= 1;
+                self.consider(call, wish, true, desk);
+            }
+        }
+    }
+
+    /// As far as this node knows.
+    fn free_places(&self, desk: &Desk<'_>) -> u64 {
+        let alive = desk.workers.iter().filter(|(_, worker)| worker.is_alive);
+        let free = alive.filter_map(|(peer, worker)| {
+            let number = (desk.number_of)(peer)?;
+            Some(worker.places.saturating_sub(self.work_of(peer, number, desk)))
+        });
+        free.sum()
+    }
+
+    /// What a worker has to do still, with what it is being asked for just now.
+    fn work_of(&self, peer: &PeerId, number: NodeNumber, desk: &Desk<'_>) -> u64 {
+        let promised = self.placing.values().filter(|other| other.asked == Some(*peer)).count() as u64;
+        desk.book.work_of(number) + promised
     }
 
     /// Nobody wants this task any more. If a place is being sought for it: the assignment that would have
     /// been made.
     pub(super) fn end(&mut self, task: &TaskId, phase: Phase, desk: &mut Desk<'_>) -> Option<TaskRecord> {
+        answer(self.line.remove(task), Submitted::Closed(phase), desk.out);
         let placing = self.placing.remove(task)?;
         self.give_up(&placing);
         answer(placing.call, Submitted::Closed(phase), desk.out);
@@ -134,48 +231,76 @@ impl Assigner {
     }
 
     pub(super) fn submit(&mut self, call: CallId, wish: Wish, desk: &mut Desk<'_>) {
-        let Some(claim) = self.office else {
-            return answer(Some(call), Submitted::NotCoordinator { coordinator: None }, desk.out);
-        };
-        if !wish.is_sane() {
-            let refusal = if wish.kind.is_sane() {
-                Submitted::Closed(Phase::Abandoned)
-            } else {
-                Submitted::UnknownKind
-            };
-            return answer(Some(call), refusal, desk.out);
-        }
         let wish = wish.bounded();
+        let is_its_turn = !self.line.is_before(&wish.task);
+        self.consider(call, wish, is_its_turn, desk);
+    }
+
+    /// Answers it, lets it wait, or seeks a worker for it.
+    fn consider(&mut self, call: CallId, wish: Wish, is_its_turn: bool, desk: &mut Desk<'_>) {
         if let Some(placing) = self.placing.get_mut(&wish.task) {
-            // It has asked again: the one before does not listen any more.
-            let before = placing.call.replace(call);
-            return answer(before, Submitted::Again, desk.out);
+            // It has asked again: the one before does not listen any more. Or its worker is gone, and another
+            // is being sought already.
+            answer(placing.call.replace(call), Submitted::Again, desk.out);
+            return answer(self.line.seek(&wish.task, desk.now), Submitted::Again, desk.out);
+        }
+        let (claim, known) = match self.judge(&wish, desk) {
+            Ok(judged) => judged,
+            Err(said) => {
+                answer(self.line.remove(&wish.task), Submitted::Again, desk.out);
+                return answer(Some(call), *said, desk.out);
+            }
+        };
+        if !is_its_turn || !self.may_seek(&wish.task, desk) {
+            return self.wait(call, wish, desk);
+        }
+        answer(self.line.seek(&wish.task, desk.now), Submitted::Again, desk.out);
+        let former = known.as_ref().map(|known| known.worker);
+        let below = known.map(|known| known.rank).max(wish.above);
+        let Wish { task, kind, payload_bytes, avoid, above } = wish;
+        let (rank, worker, phase) = (self.next_rank(claim, below), NodeNumber(0), Phase::Assigned);
+        let record = TaskRecord { task, kind, payload_bytes, rank, worker, phase };
+        self.seek(Some(call), record, Wanted { above, avoid, former }, desk);
+    }
+
+    /// Whether a worker is to be sought for this: under which claim, and what is known of it; or what there
+    /// is to say instead.
+    fn judge(&self, wish: &Wish, desk: &mut Desk<'_>) -> Result<(Claim, Option<TaskRecord>), Box<Submitted>> {
+        let claim = self.office.ok_or(Box::new(Submitted::NotCoordinator { coordinator: None }))?;
+        if !wish.kind.is_sane() {
+            return Err(Box::new(Submitted::UnknownKind));
+        }
+        if !wish.is_sane() {
+            return Err(Box::new(Submitted::Closed(Phase::Abandoned)));
         }
         let known = desk.book.get(&wish.task).cloned();
         if let Some(known) = &known {
             if known.phase.is_final() {
-                return answer(Some(call), Submitted::Closed(known.phase), desk.out);
+                return Err(Box::new(Submitted::Closed(known.phase)));
             }
             let is_news = wish.above.is_none_or(|above| above < known.rank);
             let is_wanted = is_news || (wish.above == Some(known.rank) && wish.avoid.is_empty());
             if is_wanted && known.phase.is_in_hand() && self.serves(known, &wish.avoid, desk) {
-                return answer(Some(call), Submitted::Assigned(known.clone()), desk.out);
+                return Err(Box::new(Submitted::Assigned(known.clone())));
             }
         }
-        let former = known.as_ref().map(|known| known.worker);
-        let below = known.map(|known| known.rank).max(wish.above);
-        if below.is_some_and(|below| below.claim > claim) {
-            let counter = below.map_or(0, |below| below.claim.counter);
-            desk.out.push(Action::Outranked { counter });
-            return answer(Some(call), Submitted::Again, desk.out);
+        let below = known.as_ref().map(|known| known.rank).max(wish.above);
+        if let Some(below) = below.filter(|below| below.claim > claim) {
+            desk.out.push(Action::Outranked { counter: below.claim.counter });
+            return Err(Box::new(Submitted::Again));
         }
-        if self.placing.len() >= limits::TASKS_PLACING_MAX || !self.may_have_more(&wish.task, desk) {
-            return answer(Some(call), busy(desk), desk.out);
-        }
-        let Wish { task, kind, payload_bytes, avoid, .. } = wish;
-        let (rank, worker, phase) = (self.next_rank(claim, below), NodeNumber(0), Phase::Assigned);
-        let record = TaskRecord { task, kind, payload_bytes, rank, worker, phase };
-        self.seek(Some(call), record, avoid, former, desk);
+        Ok((claim, known))
+    }
+
+    /// Lets a client wait for a place.
+    fn wait(&mut self, call: CallId, wish: Wish, desk: &mut Desk<'_>) {
+        let Left { earlier, refused } = self.line.wait(call, wish, desk.now);
+        answer(earlier, Submitted::Again, desk.out);
+        answer(refused, busy(desk), desk.out);
+    }
+
+    fn may_seek(&self, task: &TaskId, desk: &mut Desk<'_>) -> bool {
+        self.placing.len() < limits::TASKS_PLACING_MAX && self.may_have_more(task, desk)
     }
 
     /// An attempt after the last, whoever's claim that was under.
@@ -196,17 +321,10 @@ impl Assigner {
         of_client < limits::TASKS_PER_CLIENT_MAX && desk.book.has_room_for(task)
     }
 
-    fn seek(
-        &mut self,
-        call: Option<CallId>,
-        record: TaskRecord,
-        avoid: Vec<PeerId>,
-        former: Option<NodeNumber>,
-        desk: &mut Desk<'_>,
-    ) {
+    fn seek(&mut self, call: Option<CallId>, record: TaskRecord, wanted: Wanted, desk: &mut Desk<'_>) {
         let task = record.task;
         let (asked, tried, unable, doubtful) = (None, BTreeSet::new(), BTreeSet::new(), None);
-        let placing = Placing { call, record, asked, tried, avoid, unable, doubtful, former };
+        let placing = Placing { call, record, asked, tried, wanted, unable, doubtful };
         self.placing.insert(task, placing);
         self.ask_next(&task, desk);
     }
@@ -217,12 +335,10 @@ impl Assigner {
         let Some((peer, number)) = self.best(placing, desk) else {
             let Some(placing) = self.placing.remove(task) else { return };
             self.give_up(&placing);
-            self.unplaced.insert(*task);
             // One that does not answer just now may know it.
             let mut others = desk.workers.iter().filter(|(peer, _)| !placing.unable.contains(peer));
             let is_unknown = !placing.unable.is_empty() && others.all(|(_, worker)| worker.is_dead);
-            let refusal = if is_unknown { Submitted::UnknownKind } else { busy(desk) };
-            return answer(placing.call, refusal, desk.out);
+            return self.not_found(placing, is_unknown, desk);
         };
         let Some(placing) = self.placing.get_mut(task) else { return };
         placing.asked = Some(peer);
@@ -231,15 +347,29 @@ impl Assigner {
         desk.asks.push((peer, placing.record.clone()));
     }
 
+    /// No worker has taken it, or none can.
+    fn not_found(&mut self, placing: Placing, is_unknown: bool, desk: &mut Desk<'_>) {
+        self.is_full |= !is_unknown;
+        let TaskRecord { task, kind, payload_bytes, .. } = placing.record;
+        let Wanted { above, avoid, .. } = placing.wanted;
+        match placing.call {
+            None => drop(self.unplaced.insert(task)),
+            Some(call) if is_unknown => {
+                self.line.remove(&task);
+                answer(Some(call), Submitted::UnknownKind, desk.out);
+            }
+            Some(call) => self.wait(call, Wish { task, kind, payload_bytes, above, avoid }, desk),
+        }
+    }
+
     /// Those with a free slot first, then those with room in the line; of those that are as good as each
     /// other the one whose turn it is. Whom the client would rather not have comes last of all.
     fn best(&self, placing: &Placing, desk: &Desk<'_>) -> Option<(PeerId, NodeNumber)> {
         let candidates = desk.workers.iter().filter(|(peer, w)| w.is_alive && !placing.tried.contains(peer));
         let rated = candidates.filter_map(|(peer, worker)| {
             let number = (desk.number_of)(peer)?;
-            let promised = self.placing.values().filter(|other| other.asked == Some(*peer)).count() as u64;
-            let tasks = desk.book.work_of(number) + promised;
-            let avoided = placing.avoid.contains(peer);
+            let tasks = self.work_of(peer, number, desk);
+            let avoided = placing.wanted.avoid.contains(peer);
             Some((avoided, tasks >= worker.slots, worker.load_with(tasks), *peer, number))
         });
         let rated: Vec<_> = rated.collect();
@@ -252,14 +382,9 @@ impl Assigner {
     }
 
     /// What a worker said, or nothing in time; what has come of it if it has a place.
-    pub(super) fn reserved(
-        &mut self,
-        from: PeerId,
-        task: &TaskId,
-        rank: Rank,
-        verdict: Option<Verdict>,
-        desk: &mut Desk<'_>,
-    ) -> Option<Found> {
+    pub(super) fn reserved(&mut self, said: Said, desk: &mut Desk<'_>) -> Option<Found> {
+        let Said { from, task, rank, verdict } = said;
+        let task = &task;
         let placing = self.placing.get_mut(task)?;
         if placing.asked != Some(from) || placing.record.rank != rank {
             return None;
@@ -281,7 +406,9 @@ impl Assigner {
         let placing = self.placing.remove(task)?;
         self.turns += 1;
         self.given.insert(from, self.turns);
-        let Placing { call, record, former, .. } = placing;
+        let Placing { call, record, wanted: Wanted { former, .. }, .. } = placing;
+        // A worker was sought because the one before is gone; its client may have waited in line meanwhile.
+        let call = call.or(self.line.remove(task));
         match desk.book.get(task).filter(|known| known.precedence() > record.precedence()) {
             Some(known) => {
                 let known = match known.phase {
@@ -324,7 +451,7 @@ impl Assigner {
             let avoid =
                 desk.workers.keys().copied().filter(|p| (desk.number_of)(p) == Some(former)).collect();
             let record = TaskRecord { rank, phase: Phase::Assigned, ..orphan };
-            self.seek(None, record, avoid, Some(former), desk);
+            self.seek(None, record, Wanted { above: None, avoid, former: Some(former) }, desk);
         }
         if let Some(Claim { counter, .. }) = greater {
             desk.out.push(Action::Outranked { counter });

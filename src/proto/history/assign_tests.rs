@@ -69,10 +69,9 @@ fn who_is_avoided_is_asked_last_of_all() {
         order.push(next.0);
         let actions = bench.reserved(&next, Some(Verdict::Full));
         asked = bench.asked(&actions);
-        if asked.is_empty() {
-            assert_eq!(answers(&actions), [(call.0, Submitted::Busy { tasks: 0, places: 12 })]);
-        }
     }
+    let actions = bench.hold(limits::TASK_LINE_HOLD.0);
+    assert_eq!(answers(&actions), [(call.0, Submitted::Busy { tasks: 0, places: 12 })]);
     assert_eq!(order, [2, 3, 1]);
 }
 
@@ -228,6 +227,7 @@ fn a_kind_is_unknown_only_if_nobody_can_know_it() {
             let asked = bench.asked(&actions);
             actions = bench.reserved(&asked[0], verdict.clone());
         }
+        actions.extend(bench.hold(limits::TASK_LINE_HOLD.0));
         answers(&actions)[0].1.clone()
     };
     let unknown = || Some(Verdict::UnknownKind);
@@ -246,7 +246,8 @@ fn so_many_tasks_and_no_more() {
     for number in 0..limits::TASKS_PER_CLIENT_MAX as u64 {
         bench.hear(&record(number, rank(1, 1), 1));
     }
-    let (_, actions) = bench.submit(wish(1 << 30));
+    bench.submit(wish(1 << 30));
+    let actions = bench.hold(limits::TASK_LINE_HOLD.0);
     assert!(matches!(answers(&actions)[..], [(_, Submitted::Busy { .. })]), "the client has too many");
     let avoid = vec![bench.peers[1]];
     let (_, actions) = bench.submit(Wish { above: Some(rank(1, 1)), avoid, ..wish(7) });
@@ -256,8 +257,70 @@ fn so_many_tasks_and_no_more() {
     for number in 0..limits::TASKS_PLACING_MAX as u64 {
         assert_eq!(answers(&bench.submit(wish(number)).1), []);
     }
-    let (_, actions) = bench.submit(wish(1 << 30));
+    bench.submit(wish(1 << 30));
+    let actions = bench.hold(limits::TASK_LINE_HOLD.0);
     assert!(matches!(answers(&actions)[..], [(_, Submitted::Busy { .. })]), "too many are being placed");
+}
+
+// ---- the line ----
+
+/// One place at the only worker, and it is taken.
+fn full() -> (Bench, TaskRecord) {
+    let mut bench = office(&[Worker { slots: 1, places: 1, ..idle() }]);
+    let (_, actions) = bench.submit(wish(1));
+    let asked = bench.asked(&actions).remove(0);
+    bench.reserved(&asked, Some(Verdict::Taken));
+    (bench, asked.1)
+}
+
+/// Submits it, and has the worker refuse it.
+fn refused(bench: &mut Bench, number: u64) -> CallId {
+    let (call, actions) = bench.submit(wish(number));
+    let asked = bench.asked(&actions);
+    let actions = bench.reserved(&asked[0], Some(Verdict::Full));
+    assert_eq!(actions, [], "it waits in line");
+    call
+}
+
+#[test]
+fn a_place_goes_to_who_came_first_as_soon_as_it_is_free() {
+    let (mut bench, taken) = full();
+    let first = refused(&mut bench, 2);
+    let (_, actions) = bench.submit(wish(3));
+    assert_eq!(actions, [], "others are before it, and nobody is asked in vain");
+    let actions = bench.hear(&TaskRecord { phase: Phase::Finished, ..taken });
+    let asked = bench.asked(&actions);
+    assert_eq!(asked.iter().map(|(_, record)| record.task).collect::<Vec<_>>(), [task(2)]);
+    let actions = bench.reserved(&asked[0], Some(Verdict::Taken));
+    assert_eq!(answers(&actions), [(first.0, Submitted::Assigned(asked[0].1.clone()))]);
+}
+
+#[test]
+fn a_turn_is_kept_by_who_asks_again_soon() {
+    let (mut bench, taken) = full();
+    let first = refused(&mut bench, 2);
+    bench.now += 100;
+    bench.submit(wish(3));
+    let told = bench.hold(limits::TASK_LINE_HOLD.0 - 100);
+    assert_eq!(answers(&told), [(first.0, Submitted::Busy { tasks: 0, places: 1 })]);
+    bench.now += 50;
+    let (_, actions) = bench.submit(wish(2));
+    let asked = bench.asked(&actions);
+    assert_eq!(asked.len(), 1, "its turn, and the worker may have a place by now");
+    bench.reserved(&asked[0], Some(Verdict::Full));
+    let actions = bench.hear(&TaskRecord { phase: Phase::Acknowledged, ..taken });
+    assert_eq!(bench.asked(&actions)[0].1.task, task(2));
+}
+
+#[test]
+fn a_line_ends_with_the_office_and_by_cancelling() {
+    let (mut bench, _) = full();
+    let (second, third) = (refused(&mut bench, 2), bench.submit(wish(3)).0);
+    let actions = bench.run(Event::Cancel { task: task(2) });
+    assert_eq!(answers(&actions), [(second.0, Submitted::Closed(Phase::Cancelled))]);
+    let actions = bench.run(Event::Office { mine: None, greatest: Some(claim(2)) });
+    assert_eq!(answers(&actions), [(third.0, Submitted::Again)]);
+    assert_eq!(bench.hold(limits::TASK_LINE_HOLD.0), []);
 }
 
 // ---- reservations ----
@@ -270,7 +333,8 @@ fn the_same_assignment_is_never_given_to_two() {
     let actions = bench.reserved(&first[0], Some(Verdict::Full));
     let second = bench.asked(&actions);
     assert_eq!(second[0].1.rank, rank(1, 1), "the first has not taken it");
-    let actions = bench.reserved(&second[0], None);
+    bench.reserved(&second[0], None);
+    let actions = bench.hold(limits::TASK_LINE_HOLD.0);
     assert!(matches!(answers(&actions)[..], [(_, Submitted::Busy { .. })]));
     // That one may have taken it all the same.
     let (_, actions) = bench.submit(wish(1));

@@ -18,7 +18,9 @@
 //! # Driving it
 //! See [`crate::proto`] for the rules common to all machines. In particular here:
 //! * Every call ([`Event::Submit`], [`Event::Reserve`], [`Event::Poll`]) is answered by exactly one
-//!   [`Action::Answer`]; that of a submission after at most as many reservations as there are members.
+//!   [`Action::Answer`]; that of a submission after at most as many reservations as there are members, or
+//!   after [`limits::TASK_LINE_HOLD`] in the line of those who wait for a place; that of a poll when the
+//!   task has got further, or after [`limits::TASK_POLL_HOLD`].
 //! * Every [`Action::Reserve`] to another node is answered by [`Event::Reserved`], with no verdict if none
 //!   came in time. It is never addressed to this node.
 //! * Heard records come from members only, and are handed in as they are.
@@ -27,21 +29,24 @@ mod assign;
 #[cfg(test)]
 mod assign_tests;
 mod book;
+mod line;
 mod places;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::BTreeMap;
 
-pub use assign::Wish;
+pub use assign::{Wish, Worker};
 pub use places::Means;
 
 use self::{
-    assign::{Assigner, Desk, Found},
+    assign::{Assigner, Desk, Found, Said},
     book::Book,
     places::Places,
+    watch::Watch,
 };
 use crate::{
     model::{
@@ -66,23 +71,6 @@ pub struct Config {
 /// Names a call of the driver; its answer repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
-
-/// A member as a worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Worker {
-    /// Neither suspect nor dead.
-    pub is_alive: bool,
-    /// Known for dead: its tasks are orphans.
-    pub is_dead: bool,
-    /// Its load in hundredths of a point, tasks counted.
-    pub load_centi: u64,
-    /// Tasks that it had then.
-    pub tasks: u64,
-    /// Tasks that it works on at once.
-    pub slots: u64,
-    /// Tasks that it has in hand at most.
-    pub places: u64,
-}
 
 /// What happens to the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -264,14 +252,8 @@ pub enum Answer {
 pub enum Timer {
     /// Look what became of the tasks.
     Tick,
-}
-
-/// What a worker said to a reservation.
-struct Said {
-    from: PeerId,
-    task: TaskId,
-    rank: Rank,
-    verdict: Option<Verdict>,
+    /// Answer those who have waited long enough.
+    Hold,
 }
 
 /// Who is to be asked for a place, and for what.
@@ -285,6 +267,9 @@ pub struct History {
     book: Book,
     assigner: Assigner,
     places: Places,
+    watch: Watch,
+    /// When [`Timer::Hold`] is due.
+    hold_at: Option<Millis>,
     workers: BTreeMap<PeerId, Worker>,
     greatest: Option<Claim>,
     /// When this node asked each member last for what it knows.
@@ -303,6 +288,8 @@ impl History {
             book: Book::default(),
             assigner: Assigner::default(),
             places,
+            watch: Watch::default(),
+            hold_at: None,
             workers: BTreeMap::new(),
             greatest: None,
             exchanged: BTreeMap::new(),
@@ -311,6 +298,13 @@ impl History {
 
     /// Takes one event in and says what to do.
     pub fn handle(&mut self, now: Millis, event: Event, out: &mut Outbox<Action>) {
+        self.on_event(now, event, out);
+        self.assign(now, out, Assigner::serve_line);
+        self.answer_polls(now, out);
+        self.arm_hold(out);
+    }
+
+    fn on_event(&mut self, now: Millis, event: Event, out: &mut Outbox<Action>) {
         match event {
             Event::Start => out.push(Action::Arm { at: now + limits::TASK_TICK, timer: Timer::Tick }),
             Event::Workers(workers) => {
@@ -331,8 +325,7 @@ impl History {
                 out.push(Action::Answer { call, answer: Answer::Verdict(verdict) });
             }
             Event::Reserved { from, task, rank, verdict } => {
-                let said = Said { from, task, rank, verdict };
-                self.on_reserved(said, now, out);
+                self.on_reserved(Said { from, task, rank, verdict }, now, out);
             }
             Event::Heard { record } => self.on_heard(record, now, out),
             Event::Differs { peer } => self.on_differs(peer, now, out),
@@ -350,13 +343,15 @@ impl History {
             }
             Event::Poll { call, task } => {
                 self.places.sign(&task, now);
-                out.push(Action::Answer { call, answer: Answer::Standing(self.standing(&task)) });
+                let due = self.watch.hold((call, task), self.places.place(&task), now);
+                self.answer_all(due, out);
             }
             Event::Sign { task } => self.places.sign(&task, now),
             Event::Acknowledge { task } => self.end(&task, Phase::Acknowledged, now, out),
             Event::Cancel { task } => self.end(&task, Phase::Cancelled, now, out),
             Event::Leave => self.leave(now, out),
             Event::Timer(Timer::Tick) => self.tick(now, out),
+            Event::Timer(Timer::Hold) => self.hold_at = None,
         }
     }
 
@@ -402,8 +397,17 @@ impl History {
         job: impl FnOnce(&mut Assigner, &mut Desk<'_>),
     ) {
         let mut asks = Asks::new();
-        self.with_desk(out, &mut asks, job);
+        self.with_desk(now, out, &mut asks, job);
         self.ask_all(asks, now, out);
+    }
+
+    /// Arms the timer for whoever is to be answered first, if that has changed.
+    fn arm_hold(&mut self, out: &mut Outbox<Action>) {
+        let next = [self.assigner.next_at(), self.watch.next_at()].into_iter().flatten().min();
+        if let Some(at) = next.filter(|_| next != self.hold_at) {
+            out.push(Action::Arm { at, timer: Timer::Hold });
+        }
+        self.hold_at = next.or(self.hold_at);
     }
 
     fn on_reserved(&mut self, said: Said, now: Millis, out: &mut Outbox<Action>) {
@@ -426,21 +430,19 @@ impl History {
 
     fn with_desk(
         &mut self,
+        now: Millis,
         out: &mut Outbox<Action>,
         asks: &mut Asks,
         job: impl FnOnce(&mut Assigner, &mut Desk<'_>),
     ) {
         let Self { assigner, book, workers, config, .. } = self;
         let number_of = |peer: &PeerId| config.founding.number_of(peer);
-        job(assigner, &mut Desk { book, workers, number_of: &number_of, asks, out });
+        job(assigner, &mut Desk { now, book, workers, number_of: &number_of, asks, out });
     }
 
     fn on_verdict(&mut self, said: Said, now: Millis, out: &mut Outbox<Action>, asks: &mut Asks) {
-        let Said { from, task, rank, verdict } = said;
-        let mut found = None;
-        self.with_desk(out, asks, |assigner, desk| {
-            found = assigner.reserved(from, &task, rank, verdict, desk);
-        });
+        let (task, mut found) = (said.task, None);
+        self.with_desk(now, out, asks, |assigner, desk| found = assigner.reserved(said, desk));
         match found {
             Some(Found::Worker { record, former }) => {
                 if let Some(from) = former.filter(|worker| *worker != record.worker) {
@@ -484,6 +486,17 @@ impl History {
         verdict
     }
 
+    fn answer_polls(&mut self, now: Millis, out: &mut Outbox<Action>) {
+        let due = self.watch.due(now, |task| self.places.place(task));
+        self.answer_all(due, out);
+    }
+
+    fn answer_all(&self, due: Vec<watch::Due>, out: &mut Outbox<Action>) {
+        for (call, task) in due {
+            out.push(Action::Answer { call, answer: Answer::Standing(self.standing(&task)) });
+        }
+    }
+
     fn run_next(&mut self, out: &mut Outbox<Action>) {
         while let Some((task, rank)) = self.places.next() {
             out.push(Action::Run { task, rank });
@@ -494,7 +507,7 @@ impl History {
     fn say_phase(&mut self, task: &TaskId, rank: Rank, phase: Phase, now: Millis, out: &mut Outbox<Action>) {
         let Some(known) = self.book.get(task).filter(|known| known.rank == rank) else { return };
         let record = TaskRecord { phase, ..known.clone() };
-        if self.book.join(record.clone(), now) {
+        if self.learn(record.clone(), now) {
             out.push(Action::Publish { record });
         }
     }
@@ -532,7 +545,7 @@ impl History {
     /// Takes a record in; a place for what does not count any more is free again.
     fn join(&mut self, record: TaskRecord, now: Millis, out: &mut Outbox<Action>) -> bool {
         let (task, rank, is_over) = (record.task, record.rank, record.phase.is_closed());
-        if !self.book.join(record, now) {
+        if !self.learn(record, now) {
             return false;
         }
         if self.places.free(&task, Some(rank).filter(|_| !is_over)) {
@@ -541,9 +554,19 @@ impl History {
         true
     }
 
+    /// Takes a record into the book; whether it was news.
+    fn learn(&mut self, record: TaskRecord, now: Millis) -> bool {
+        let frees_a_place = !matches!(record.phase, Phase::Assigned | Phase::Started);
+        let is_news = self.book.join(record, now);
+        if is_news && frees_a_place {
+            self.assigner.on_freed();
+        }
+        is_news
+    }
+
     fn end(&mut self, task: &TaskId, phase: Phase, now: Millis, out: &mut Outbox<Action>) {
         let mut sought = None;
-        self.with_desk(out, &mut Asks::new(), |assigner, desk| {
+        self.with_desk(now, out, &mut Asks::new(), |assigner, desk| {
             sought = assigner.end(task, phase, desk);
         });
         // A worker that was asked just now hears of the end under the assignment that it was asked for.

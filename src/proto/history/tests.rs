@@ -13,7 +13,7 @@ use crate::{
 pub(super) struct Bench {
     pub(super) machine: History,
     pub(super) peers: Vec<PeerId>,
-    now: u64,
+    pub(super) now: u64,
     calls: u64,
 }
 
@@ -94,6 +94,12 @@ impl Bench {
             all.extend(self.run(Event::Timer(Timer::Tick)));
         }
         all
+    }
+
+    /// What is said to those who have waited so long.
+    pub(super) fn hold(&mut self, ms: u64) -> Vec<Action> {
+        self.now += ms;
+        self.run(Event::Timer(Timer::Hold))
     }
 
     pub(super) fn submit(&mut self, wish: Wish) -> (CallId, Vec<Action>) {
@@ -356,6 +362,37 @@ fn a_client_that_asks_is_there_and_work_in_progress_is_not_given_up() {
     bench.ran(&works);
     let silent = bench.wait(1000);
     assert_eq!(silent, [publish(&works, Phase::Abandoned), drop_it(&works)]);
+}
+
+#[test]
+fn a_poll_is_answered_when_the_task_has_got_further_or_after_a_while() {
+    let mut bench = Bench::new(2, means(1, 2));
+    let [first, second] = [1, 2].map(|number| record(number, rank(1, 1), 0));
+    for record in [&first, &second] {
+        bench.reserve(record);
+        bench.received(record);
+    }
+    let poll = |call: u64, of: &TaskRecord| Event::Poll { call: CallId(call), task: of.task };
+    let places = |actions: &[Action]| -> Vec<(u64, Option<Place>)> {
+        let answers = actions.iter().filter_map(|action| match action {
+            Action::Answer { call, answer: Answer::Standing(standing) } => Some((call.0, standing.place)),
+            _ => None,
+        });
+        answers.collect()
+    };
+    assert_eq!(bench.run(poll(1, &first)), []);
+    assert_eq!(bench.run(poll(2, &second)), []);
+    let again = bench.run(poll(3, &second));
+    assert_eq!(places(&again), [(2, Some(Place::Waiting { ahead: 1 }))], "nobody listens to the earlier one");
+    let ran = bench.ran(&first);
+    assert_eq!(places(&ran), [(1, Some(Place::Done)), (3, Some(Place::Running))]);
+    assert_eq!(places(&bench.run(poll(4, &first))), [(4, Some(Place::Done))], "there is nothing to wait for");
+    bench.run(poll(5, &second));
+    assert_eq!(bench.hold(limits::TASK_POLL_HOLD.0 - 1), []);
+    assert_eq!(places(&bench.hold(1)), [(5, Some(Place::Running))]);
+    bench.run(poll(6, &second));
+    let cancelled = bench.run(Event::Cancel { task: second.task });
+    assert_eq!(places(&cancelled), [(6, None)]);
 }
 
 #[test]

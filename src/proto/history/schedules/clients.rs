@@ -184,8 +184,10 @@ impl World {
         }
         let (to, patience, awaited, packet) = match action {
             errand::Action::Ask { to, question } => {
+                let is_submission = matches!(question, errand::Question::Submit { .. });
+                let patience = if is_submission { SUBMIT_PATIENCE } else { POLL_PATIENCE };
                 let packet = Packet::Ask { client, number, task, question, payload_bytes: 1000 };
-                (to, ASK_PATIENCE, Awaited::Answer(to), packet)
+                (to, patience, Awaited::Answer(to), packet)
             }
             errand::Action::Give { worker, rank } => {
                 (worker, STALL, Awaited::Gave(rank), Packet::Give { client, number, task, rank })

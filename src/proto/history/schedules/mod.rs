@@ -33,7 +33,8 @@ const STEPS_MAX: u64 = 500_000;
 /// How long whoever asks a member for a place waits.
 const RESERVE_PATIENCE: u64 = 500;
 /// How long a client waits for an answer, and for a transfer that does not move.
-const ASK_PATIENCE: u64 = 300;
+const SUBMIT_PATIENCE: u64 = 1000;
+const POLL_PATIENCE: u64 = 500;
 const STALL: u64 = 500;
 
 #[derive(Debug)]
@@ -62,6 +63,12 @@ enum Thing {
     Tick {
         node: usize,
         life: u64,
+    },
+    /// A timer that was armed for this time, if it was not armed for another since.
+    Hold {
+        node: usize,
+        life: u64,
+        at: u64,
     },
     Wake {
         client: usize,
@@ -267,6 +274,12 @@ impl World {
             Thing::Tick { node, life } if is_now(self, node, life) => {
                 self.feed(node, Event::Timer(Timer::Tick))
             }
+            Thing::Hold { node, life, at } if is_now(self, node, life) => {
+                if self.nodes[node].hold_at != at {
+                    return Ok(());
+                }
+                self.feed(node, Event::Timer(Timer::Hold))
+            }
             Thing::Wake { client } => self.on_wake(client),
             Thing::Beat { node } => self.beat(node),
             Thing::Ran { node, life, task, rank } if is_now(self, node, life) => {
@@ -314,6 +327,7 @@ impl World {
             Thing::Node { to: node, .. }
             | Thing::NoPlace { node, .. }
             | Thing::Tick { node, .. }
+            | Thing::Hold { node, .. }
             | Thing::Beat { node }
             | Thing::Ran { node, .. }
             | Thing::Office { node, .. } => *node,

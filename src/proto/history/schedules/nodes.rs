@@ -25,6 +25,7 @@ pub(super) struct Node {
     /// Stands still from then until then.
     pub(super) frozen: Option<(u64, u64)>,
     pub(super) is_leaving: bool,
+    pub(super) hold_at: u64,
     /// Of which election it has heard last.
     office: u64,
     down_since: u64,
@@ -36,7 +37,7 @@ pub(super) struct Node {
     pub(super) expected: BTreeMap<TaskId, (Rank, bool)>,
     pub(super) answers: BTreeMap<TaskId, Rank>,
     pub(super) running: usize,
-    submissions: BTreeMap<CallId, (usize, u64)>,
+    callers: BTreeMap<CallId, (usize, u64)>,
     /// Places that were asked for.
     reserves: BTreeMap<u64, (usize, TaskId, Rank)>,
 }
@@ -48,6 +49,7 @@ impl Node {
             life: 0,
             frozen: None,
             is_leaving: false,
+            hold_at: 0,
             office: 0,
             down_since: 0,
             means: means(1 + dice.below(2) as usize, dice.below(2) as usize),
@@ -56,7 +58,7 @@ impl Node {
             expected: BTreeMap::new(),
             answers: BTreeMap::new(),
             running: 0,
-            submissions: BTreeMap::new(),
+            callers: BTreeMap::new(),
             reserves: BTreeMap::new(),
         }
     }
@@ -218,13 +220,13 @@ impl World {
             Question::Submit { above, avoid } => {
                 let kind = crate::model::task::TaskKind("hide".into());
                 let wish = Wish { task, kind, payload_bytes, above, avoid };
-                self.nodes[node].submissions.insert(call, from);
+                self.nodes[node].callers.insert(call, from);
                 return self.feed_asked(node, call, Event::Submit { call, wish });
             }
-            Question::Poll => match self.feed_for(node, call, Event::Poll { call, task })? {
-                Some(Answer::Standing(standing)) => Reply::Standing(standing),
-                other => return Err(format!("a poll is answered by {other:?}")),
-            },
+            Question::Poll => {
+                self.nodes[node].callers.insert(call, from);
+                return self.feed_asked(node, call, Event::Poll { call, task });
+            }
             Question::Acknowledge => {
                 self.feed(node, Event::Acknowledge { task })?;
                 Reply::Done
@@ -306,16 +308,19 @@ impl World {
     fn execute(&mut self, node: usize, action: Action) -> Checked {
         let life = self.nodes[node].life;
         match action {
-            Action::Answer { call, answer: Answer::Submitted(submitted) } => {
+            Action::Answer { call, answer } => {
                 self.checks.answered(node, call.0)?;
-                if submitted == Submitted::Again {
+                let reply = match answer {
+                    Answer::Submitted(submitted) => Reply::Submitted(submitted),
+                    Answer::Standing(standing) => Reply::Standing(standing),
+                    Answer::Verdict(_) => return Err("another's answer".into()),
+                };
+                if reply == Reply::Submitted(Submitted::Again) {
                     self.checks.again += 1;
                 }
-                let (client, number) =
-                    self.nodes[node].submissions.remove(&call).ok_or("nobody submitted that")?;
-                self.tell_client(client, Told::Answer { number, reply: Reply::Submitted(submitted) });
+                let (client, number) = self.nodes[node].callers.remove(&call).ok_or("nobody asked that")?;
+                self.tell_client(client, Told::Answer { number, reply });
             }
-            Action::Answer { .. } => return Err("another's answer".into()),
             Action::Reserve { to, record } => {
                 self.checks.reserved(node, self.now)?;
                 let to = self.index(&to).filter(|to| *to != node).ok_or("a place at nobody's")?;
@@ -363,6 +368,11 @@ impl World {
             Action::Arm { at, timer: Timer::Tick } => {
                 let delay = at.since(Millis(self.now)).0 + self.dice.below(3);
                 self.at(delay, Thing::Tick { node, life });
+            }
+            Action::Arm { at, timer: Timer::Hold } => {
+                let delay = at.since(Millis(self.now)).0 + self.dice.below(3);
+                self.nodes[node].hold_at = at.0;
+                self.at(delay, Thing::Hold { node, life, at: at.0 });
             }
             Action::Publicise(Moved { from, to, .. }) => self.checks.moved(from, to)?,
         }
