@@ -246,6 +246,11 @@ impl Vault {
         Ok(self.client.cancel_task(task).await?)
     }
 
+    /// Ends what was being done for calls of [`Vault::work`] that were dropped in the middle. Bounded.
+    pub async fn cancel_own_tasks(&self) {
+        self.client.cancel_what_is_left().await;
+    }
+
     /// The last elections that a node knows of, the oldest first.
     ///
     /// # Errors

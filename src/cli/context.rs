@@ -127,6 +127,13 @@ impl Context {
         Ok(user.keys)
     }
 
+    /// Has nodes let go of what they still do for a line that was interrupted.
+    pub async fn cancel_tasks(&self) {
+        if let Some(vault) = self.vault.get() {
+            vault.cancel_own_tasks().await;
+        }
+    }
+
     /// Says goodbye to the nodes, if there was a connection.
     pub async fn close(self) {
         if let Some(vault) = self.vault.into_inner() {

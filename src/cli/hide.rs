@@ -28,13 +28,13 @@ use crate::{
 pub struct Args {
     /// The picture to hide in; it stays as it is. `-` is standard input
     #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    pub image: PathBuf,
     /// What to hide. Other users of this machine may see it in the list of processes: --file is safer
     #[arg(long, value_name = "TEXT")]
     text: Option<String>,
     /// A file to hide, byte for byte; `-` is standard input
     #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    pub file: Option<PathBuf>,
     /// The PNG to write; `-` is standard output [default: NAME.hidden.png beside the picture]
     #[arg(short, long, value_name = "OUT.png")]
     output: Option<PathBuf>,

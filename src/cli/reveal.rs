@@ -22,7 +22,7 @@ use crate::{
 pub struct Args {
     /// The picture; `-` is standard input
     #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    pub image: PathBuf,
     /// Write what is hidden to this file, byte for byte; `-` is standard output [default: print it]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,

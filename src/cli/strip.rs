@@ -10,7 +10,7 @@ use crate::work::Order;
 pub struct Args {
     /// The picture; `-` is standard input
     #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    pub image: PathBuf,
     /// The file to write; `-` is standard output [default: NAME.stripped.EXT beside the picture]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,

@@ -50,7 +50,7 @@ struct Which {
 pub struct HistoryArgs {
     /// Go on until Ctrl-C, a line for each change
     #[arg(short, long)]
-    follow: bool,
+    pub follow: bool,
 }
 
 /// The names are a promise of `--json`.

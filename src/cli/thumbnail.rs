@@ -10,7 +10,7 @@ use crate::work::Order;
 pub struct Args {
     /// The picture; `-` is standard input
     #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    pub image: PathBuf,
     /// The longest edge in pixels; a smaller picture keeps its size
     #[arg(long, value_name = "N")]
     edge: u32,

@@ -160,7 +160,8 @@ impl Client {
     }
 
     /// Who stops waiting in the middle, by Ctrl-C, wants nothing done: no node shall keep a picture for that.
-    pub(super) async fn cancel_what_is_left(&self) {
+    /// Bounded.
+    pub async fn cancel_what_is_left(&self) {
         let left = std::mem::take(&mut *self.at_work.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(view) = self.view.get().filter(|_| !left.is_empty()) else { return };
         let nodes = self.nodes_here(view);
