@@ -17,8 +17,8 @@ use crate::api::{Exit, Problem};
 #[derive(Debug, Parser)]
 #[command(name = "tintype", version)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 no quorum or not enough \
-    nodes, 6 finished with findings, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 no quorum, not enough \
+    nodes or not done within --timeout, 6 finished with findings, 130 interrupted."
 )]
 pub struct Cli {
     /// Flags of every command.
@@ -261,6 +261,9 @@ mod tests {
             "tintype reveal",
             "tintype stego a.png",
             "tintype thumbnail a.png",
+            "tintype thumbnail --edge 0 a.png",
+            "tintype thumbnail --edge 8193 a.png",
+            "tintype thumbnail --edge -1 a.png",
         ] {
             let refused = Cli::try_parse_from(line.split_whitespace());
             assert_eq!(refused.map(|_| ()).map_err(|e| e.exit_code()), Err(2), "{line}");

@@ -14,7 +14,7 @@ pub struct Args {
     /// The file to write; `-` is standard output [default: NAME.stripped.EXT beside the picture]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
-    /// Replace a file that is there and differs
+    /// Replace a file that is there
     #[arg(long)]
     force: bool,
     /// How the work is done.

@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    cluster::{Answer, Cluster, ends, noise, objects, text, wait_for},
+    cluster::{Answer, Cluster, ends, noise, objects, run_with_stdin, text, wait_for},
     inspect::json,
 };
 
@@ -94,10 +94,13 @@ fn worker_at(cluster: &Cluster, phase: &str) -> usize {
     found.expect("it was waited for")
 }
 
-fn signal(cluster: &Cluster, node: usize, name: &str) {
-    let pid = cluster.nodes.pid(node).expect("it runs").to_string();
-    let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+fn send(pid: u32, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status().expect("kill runs");
     assert!(sent.success());
+}
+
+fn signal(cluster: &Cluster, node: usize, name: &str) {
+    send(cluster.nodes.pid(node).expect("it runs"), name);
 }
 
 fn no_task_is_in_hand(cluster: &Cluster) {
@@ -207,6 +210,109 @@ fn a_task_can_be_cancelled_and_ends_with_its_time() {
     ends(&cluster.run(&["task", "cancel", &task]), 1, &["has ended"]);
     ends(&cluster.run(&["task", "show", "nothing-1"]), 3, &["no task"]);
     no_task_is_in_hand(&cluster);
+}
+
+#[test]
+fn a_task_that_is_interrupted_is_cancelled_and_says_so() {
+    let cluster = Cluster::start(1);
+    coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(7, 1200, 900));
+    let hiding = hide(&cluster, text(&image), "interrupted", &[]);
+    worker_at(&cluster, "started");
+    send(hiding.child.id(), "INT");
+    let output = hiding.child.wait_with_output().expect("it ends");
+    let answer = Answer::of(&output, hiding.began);
+    ends(&answer, 130, &["the task is cancelled"]);
+    assert!(!answer.stdout.contains("where it stopped"), "{answer:?}");
+    assert!(!hiding.out.exists());
+    let tasks = objects(&cluster.ok(&["history", "--json"]));
+    assert!(tasks.len() == 1 && tasks[0]["phase"] == "cancelled", "{tasks:?}");
+    no_task_is_in_hand(&cluster);
+}
+
+#[test]
+fn what_follows_ends_quietly_by_ctrl_c() {
+    let cluster = Cluster::start(1);
+    coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(8, 60, 40));
+    cluster.ok(&["strip", text(&image)]);
+    for args in [
+        &["history", "--follow"][..],
+        &["history", "--follow", "--json"],
+        &["events", "--follow"],
+        &["shell", "anna", "-c", "history --follow", "-c", "nonsense"],
+    ] {
+        let mut command = cluster.command(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let began = Instant::now();
+        // It has asked the node, and waits for more.
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().expect("a pipe");
+        std::io::BufRead::read_line(&mut std::io::BufReader::with_capacity(1, stdout), &mut line)
+            .expect("a line");
+        assert!(!line.is_empty());
+        send(child.id(), "INT");
+        let answer = Answer::of(&child.wait_with_output().expect("it ends"), began);
+        ends(&answer, 130, &[]);
+        for said in [&answer.stdout, &answer.stderr] {
+            assert!(!said.contains("error") && !said.contains("nonsense"), "{args:?}: {answer:?}");
+        }
+    }
+}
+
+#[test]
+fn time_that_runs_out_is_one_exit_code_whatever_was_waited_for() {
+    let mut cluster = Cluster::start(1);
+    coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(9, 1200, 900));
+    // For a worker that has begun.
+    let hiding = hide(&cluster, text(&image), "too slow", &["--timeout", "5"]);
+    let worker = worker_at(&cluster, "started");
+    signal(&cluster, worker, "STOP");
+    let answer = Answer::of(&hiding.child.wait_with_output().expect("it ends"), hiding.began);
+    ends(&answer, 5, &["a.png", "not done within 5 s"]);
+    assert!(!hiding.out.exists());
+    signal(&cluster, worker, "CONT");
+    no_task_is_in_hand(&cluster);
+    // For a node at all.
+    cluster.nodes.kill(worker).expect("killed");
+    ends(&cluster.run(&["strip", text(&image), "--timeout", "1"]), 5, &["--local"]);
+}
+
+#[test]
+fn the_shell_does_what_the_command_line_does() {
+    let cluster = Cluster::start(1);
+    coordinator(&cluster);
+    let image = cluster.file("a b.png", &picture(10, 60, 40));
+    let path = |name: &str| text(&cluster.dir().join(name)).to_owned();
+    let (hidden, small, bare) = (path("hidden.png"), path("small.jpg"), path("bare.png"));
+    let lines = format!(
+        "hide --text 'at nine' '{image}' -o {hidden}\nreveal {hidden}\nstego info {hidden}\n\
+         thumbnail --edge 9 {hidden} -o {small}\nstrip {hidden} -o {bare}\ntask ls\nhistory\nelection\n\
+         hide --local --text x {hidden} --store=kept.png\nls\n",
+        image = text(&image)
+    );
+    let answer = run_with_stdin(cluster.command(&["shell", "anna"]), lines.as_bytes());
+    let words =
+        ["7 of 888 bytes hidden", "at nine\n", "7 bytes are hidden here", "9 x 6 pixels", "acknowledged"];
+    ends(&answer, 0, &words);
+    for name in [
+        "thumbnail",
+        "strip",
+        "the only node",
+        "stored as kept.png version 1",
+        "No machine has a task in hand",
+    ] {
+        assert!(answer.stdout.contains(name) || answer.stderr.contains(name), "{name}: {answer:?}");
+    }
+    assert_eq!(answer.stderr.matches("Back it up now").count(), 1, "{answer:?}");
+    for line in ["hide --text x -", "hide --file - a.png", "reveal -", "stego info -", "strip -"] {
+        let answer = run_with_stdin(cluster.command(&["shell", "anna"]), format!("{line}\n").as_bytes());
+        ends(&answer, 2, &["standard input"]);
+    }
+    let answer =
+        cluster.run(&["shell", "anna", "-c", "task show nothing-1", "-c", "thumbnail --edge 0 a.png"]);
+    ends(&answer, 2, &["no task", "1..=8192"]);
 }
 
 #[test]
