@@ -104,7 +104,13 @@ impl Target {
         let Self::File(path) = self else { return Ok(()) };
         let path = path.clone();
         let held = blocking(move || hold_place(&path, force)).await?;
-        held.map_err(|error| problem::files(&error))
+        held.map_err(|error| match &error {
+            // Whether it differs from what will be made is not known yet.
+            client::Error::Exists { path } => {
+                Problem { error: format!("{path} exists already"), ..problem::files(&error) }
+            }
+            _ => problem::files(&error),
+        })
     }
 
     /// Writes the bytes. A different file is replaced only with `force`; the same bytes are left as they are.
