@@ -82,7 +82,8 @@ fn history(cluster: &Cluster) -> (BTreeMap<String, usize>, usize) {
     (by_worker, tasks.iter().filter(|task| task["attempt"].as_u64() > Some(1)).count())
 }
 
-/// Waits until one of the tasks is at this phase; the index of its worker.
+/// Waits until one of the tasks is at this phase; the index of its worker. The picture must be large enough
+/// for a phase to last longer than looking for it takes.
 fn worker_at(cluster: &Cluster, phase: &str) -> usize {
     let mut found = None;
     wait_for(&format!("a task that is {phase}"), PATIENCE, || {
@@ -160,7 +161,7 @@ fn a_dead_coordinator_costs_no_task() {
 fn what_a_dead_or_frozen_worker_had_is_done_by_another_and_its_late_answer_counts_for_nobody() {
     let mut cluster = Cluster::start(3);
     coordinator(&cluster);
-    let image = cluster.file("a.png", &picture(3, 900, 700));
+    let image = cluster.file("a.png", &picture(3, 2600, 2000));
     let hiding = hide(&cluster, text(&image), "killed", &[]);
     let worker = worker_at(&cluster, "started");
     cluster.nodes.kill(worker).expect("killed");
@@ -197,7 +198,7 @@ fn a_node_that_is_asked_to_stop_finishes_first_or_hands_over() {
 fn a_task_can_be_cancelled_and_ends_with_its_time() {
     let cluster = Cluster::start(1);
     coordinator(&cluster);
-    let image = cluster.file("a.png", &picture(5, 1200, 900));
+    let image = cluster.file("a.png", &picture(5, 2600, 2000));
     let hiding = hide(&cluster, text(&image), "cancelled", &[]);
     worker_at(&cluster, "started");
     let tasks = objects(&cluster.ok(&["task", "ls", "--json"]));
@@ -216,7 +217,7 @@ fn a_task_can_be_cancelled_and_ends_with_its_time() {
 fn a_task_that_is_interrupted_is_cancelled_and_says_so() {
     let cluster = Cluster::start(1);
     coordinator(&cluster);
-    let image = cluster.file("a.png", &picture(7, 1200, 900));
+    let image = cluster.file("a.png", &picture(7, 2600, 2000));
     let hiding = hide(&cluster, text(&image), "interrupted", &[]);
     worker_at(&cluster, "started");
     send(hiding.child.id(), "INT");
@@ -264,13 +265,13 @@ fn what_follows_ends_quietly_by_ctrl_c() {
 fn time_that_runs_out_is_one_exit_code_whatever_was_waited_for() {
     let mut cluster = Cluster::start(1);
     coordinator(&cluster);
-    let image = cluster.file("a.png", &picture(9, 1200, 900));
+    let image = cluster.file("a.png", &picture(9, 2600, 2000));
     // For a worker that has begun.
-    let hiding = hide(&cluster, text(&image), "too slow", &["--timeout", "5"]);
+    let hiding = hide(&cluster, text(&image), "too slow", &["--timeout", "8"]);
     let worker = worker_at(&cluster, "started");
     signal(&cluster, worker, "STOP");
     let answer = Answer::of(&hiding.child.wait_with_output().expect("it ends"), hiding.began);
-    ends(&answer, 5, &["a.png", "not done within 5 s"]);
+    ends(&answer, 5, &["a.png", "not done within 8 s"]);
     assert!(!hiding.out.exists());
     signal(&cluster, worker, "CONT");
     no_task_is_in_hand(&cluster);
@@ -319,7 +320,7 @@ fn the_shell_does_what_the_command_line_does() {
 fn a_client_that_goes_away_leaves_no_place_taken() {
     let cluster = Cluster::start(1);
     coordinator(&cluster);
-    let image = cluster.file("a.png", &picture(6, 1200, 900));
+    let image = cluster.file("a.png", &picture(6, 2600, 2000));
     let mut hiding = hide(&cluster, text(&image), "gone", &[]);
     worker_at(&cluster, "started");
     hiding.child.kill().expect("killed");
