@@ -27,7 +27,7 @@ pub enum Exit {
     NotFound = 3,
     /// Conflict, with `--if-version`.
     Conflict = 4,
-    /// No quorum, or not enough nodes.
+    /// No quorum, not enough nodes, or a task that was not done in its time.
     NoQuorum = 5,
     /// Finished, with findings.
     Findings = 6,
@@ -246,6 +246,11 @@ impl Vault {
         Ok(self.client.cancel_task(task).await?)
     }
 
+    /// Ends what was being done for calls of [`Vault::work`] that were dropped in the middle. Bounded.
+    pub async fn cancel_own_tasks(&self) {
+        self.client.cancel_what_is_left().await;
+    }
+
     /// The last elections that a node knows of, the oldest first.
     ///
     /// # Errors
@@ -288,6 +293,9 @@ impl From<Error> for Problem {
         Problem { error: error.to_string(), remedy, exit }
     }
 }
+
+/// What helps a task that somebody works on, but that was not done in its time.
+pub const MORE_TIME: &str = "give it more time with --timeout, or none to wait as long as it takes";
 
 const PUT_ELSEWHERE: &str =
     "put it under another name with `--name`; `tintype rm` takes this one out of the listing";
@@ -354,7 +362,8 @@ fn exit_and_remedy(error: &Error) -> (Exit, String) {
         Error::Key { remedy, .. } => return (Exit::Failed, remedy.clone()),
         Error::Exists { .. } => (Exit::Failed, "`--force` overwrites it, `-o` names another place"),
         Error::Usage(_) => (Exit::Usage, "see `tintype help`"),
-        Error::TimedOut { has_a_worker, .. } => out_of_time(*has_a_worker),
+        // Whatever it waited for: nothing is wrong with the task, and a script may try it again later.
+        Error::TimedOut { has_a_worker, .. } => (Exit::NoQuorum, in_time(*has_a_worker)),
         Error::Cancelled => (Exit::Failed, "run it again if it was not meant"),
         Error::UnknownKind(_) => (Exit::Failed, "bring the nodes up to date, or give --local"),
         Error::Refused(_) => (Exit::Failed, "`tintype doctor` looks for the cause"),
@@ -362,12 +371,7 @@ fn exit_and_remedy(error: &Error) -> (Exit, String) {
     (exit, remedy.to_owned())
 }
 
-/// Of a task that was not done in time.
-fn out_of_time(has_a_worker: bool) -> (Exit, &'static str) {
-    match has_a_worker {
-        true => (Exit::Failed, "give it more time with --timeout, or none to wait as long as it takes"),
-        false => {
-            (Exit::NoQuorum, "start more of the nodes that `tintype nodes` lists, or do it here with --local")
-        }
-    }
+/// What helps a task that was not done in its time.
+fn in_time(has_a_worker: bool) -> &'static str {
+    if has_a_worker { MORE_TIME } else { "start more of the nodes that `tintype nodes` lists" }
 }

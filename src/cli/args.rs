@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 
 use super::{
     bench, completions, config, demo, doctor, down, election, events, get, hide, init, ls, nodes,
-    output::Output, put, reveal, rm, service, shell, stat, status, stego, strip, tasks, thumbnail, undelete,
-    up, user, verify, where_is,
+    output::Output, problem::Leaves, put, reveal, rm, service, shell, stat, status, stego, strip, tasks,
+    thumbnail, undelete, up, user, verify, where_is,
 };
 use crate::api::{Exit, Problem};
 
@@ -17,8 +17,8 @@ use crate::api::{Exit, Problem};
 #[derive(Debug, Parser)]
 #[command(name = "tintype", version)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 no quorum or not enough \
-    nodes, 6 finished with findings, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 no quorum, not enough \
+    nodes or not done within --timeout, 6 finished with findings, 130 interrupted."
 )]
 pub struct Cli {
     /// Flags of every command.
@@ -124,6 +124,33 @@ pub enum Command {
     Service(service::Args),
 }
 
+impl Command {
+    /// What Ctrl-C leaves of it.
+    pub fn leaves(&self) -> Leaves {
+        match self {
+            Self::Put(_) | Self::Get(_) => Leaves::Parts,
+            Self::Hide(_) | Self::Thumbnail(_) | Self::Strip(_) => Leaves::CancelledTask,
+            Self::Events(args) if args.follow => Leaves::Finished,
+            Self::History(args) if args.follow => Leaves::Finished,
+            _ => Leaves::Nothing,
+        }
+    }
+
+    /// Whether it is told to read standard input.
+    pub fn reads_stdin(&self) -> bool {
+        let is_stdin = |path: &PathBuf| path.as_os_str() == "-";
+        match self {
+            Self::Put(args) => args.files.iter().any(is_stdin),
+            Self::Hide(args) => [Some(&args.image), args.file.as_ref()].into_iter().flatten().any(is_stdin),
+            Self::Reveal(args) => is_stdin(&args.image),
+            Self::Stego(args) => is_stdin(args.image()),
+            Self::Thumbnail(args) => is_stdin(&args.image),
+            Self::Strip(args) => is_stdin(&args.image),
+            _ => false,
+        }
+    }
+}
+
 /// Prints what clap has to say: help and version are answers, all else is a usage error.
 pub fn refuse(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -175,6 +202,40 @@ mod tests {
     }
 
     #[test]
+    fn ctrl_c_ends_what_follows_and_cancels_tasks() {
+        for (line, leaves) in [
+            ("put a", Leaves::Parts),
+            ("hide --text x a.png", Leaves::CancelledTask),
+            ("strip --local a.png", Leaves::CancelledTask),
+            ("history", Leaves::Nothing),
+            ("history -f", Leaves::Finished),
+            ("events --follow", Leaves::Finished),
+        ] {
+            let command = parsed(&format!("tintype {line}")).command.expect("a command");
+            assert_eq!(command.leaves(), leaves, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_reads_standard_input_is_known() {
+        for (line, reads) in [
+            ("put a - --name x", true),
+            ("hide --text x -", true),
+            ("hide --file - a.png", true),
+            ("hide --file f a.png -o -", false),
+            ("reveal -", true),
+            ("stego info -", true),
+            ("strip -", true),
+            ("thumbnail --edge 8192 -", true),
+            ("thumbnail --edge 1 a", false),
+            ("get a -o -", false),
+        ] {
+            let command = parsed(&format!("tintype {line}")).command.expect("a command");
+            assert_eq!(command.reads_stdin(), reads, "{line}");
+        }
+    }
+
+    #[test]
     fn without_a_command_there_is_none() {
         assert!(parsed("tintype").command.is_none());
     }
@@ -200,6 +261,9 @@ mod tests {
             "tintype reveal",
             "tintype stego a.png",
             "tintype thumbnail a.png",
+            "tintype thumbnail --edge 0 a.png",
+            "tintype thumbnail --edge 8193 a.png",
+            "tintype thumbnail --edge -1 a.png",
         ] {
             let refused = Cli::try_parse_from(line.split_whitespace());
             assert_eq!(refused.map(|_| ()).map_err(|e| e.exit_code()), Err(2), "{line}");

@@ -4,7 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use tokio::sync::OnceCell;
@@ -33,10 +33,14 @@ pub struct Context {
     pub output: Output,
     /// Do not ask.
     pub yes: bool,
+    /// Whether this command is a shell, so that answers of several lines follow one another.
+    pub in_shell: bool,
     nodes: Vec<String>,
     user: Option<String>,
     make_named: bool,
     vault: OnceCell<Vault>,
+    /// Set once a person was told where a new key lies.
+    told_of_key: OnceLock<()>,
 }
 
 impl Context {
@@ -57,10 +61,12 @@ impl Context {
             config,
             output,
             yes: globals.yes,
+            in_shell: matches!(command, Some(Command::Shell(_))),
             nodes: globals.nodes.clone(),
             make_named: user.is_some(),
             user: user.or_else(|| globals.user.clone()),
             vault: OnceCell::new(),
+            told_of_key: OnceLock::new(),
         })
     }
 
@@ -107,8 +113,7 @@ impl Context {
         let vault = self.vault().await?;
         let (user, made) = vault.user().await?;
         if made {
-            let path = self.home.user_key_path(&user)?;
-            self.output.warn(&back_up_now(&user, &path));
+            self.tell_of_key(&user)?;
         }
         Ok((vault, user))
     }
@@ -121,10 +126,25 @@ impl Context {
     pub async fn user_keys(&self, make: bool) -> Result<Arc<UserKeys>, Halt> {
         let user = user_of_home(self.connect(), make).await?;
         if user.made_now {
-            let path = self.home.user_key_path(&user.name)?;
-            self.output.warn(&back_up_now(&user.name, &path));
+            self.tell_of_key(&user.name)?;
         }
         Ok(user.keys)
+    }
+
+    /// A shell's lines all have the key that its first one made.
+    fn tell_of_key(&self, user: &str) -> Result<(), Halt> {
+        let path = self.home.user_key_path(user)?;
+        if self.told_of_key.set(()).is_ok() {
+            self.output.warn(&back_up_now(user, &path));
+        }
+        Ok(())
+    }
+
+    /// Has nodes let go of what they still do for a line that was interrupted.
+    pub async fn cancel_tasks(&self) {
+        if let Some(vault) = self.vault.get() {
+            vault.cancel_own_tasks().await;
+        }
     }
 
     /// Says goodbye to the nodes, if there was a connection.

@@ -16,7 +16,7 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 pub struct Args {
     /// Go on until Ctrl-C
     #[arg(short, long)]
-    follow: bool,
+    pub follow: bool,
 }
 
 /// Prints the events.

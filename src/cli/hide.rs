@@ -11,7 +11,7 @@ use super::{
     picture::{self, Target},
     problem::{self, Halt, Outcome},
     text,
-    work::{self, blocking, carry_out},
+    work::{self, Job, blocking, carry_out},
 };
 use crate::{
     api::{Exit, Problem, Put, Source},
@@ -28,13 +28,13 @@ use crate::{
 pub struct Args {
     /// The picture to hide in; it stays as it is. `-` is standard input
     #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    pub image: PathBuf,
     /// What to hide. Other users of this machine may see it in the list of processes: --file is safer
     #[arg(long, value_name = "TEXT")]
     text: Option<String>,
     /// A file to hide, byte for byte; `-` is standard input
     #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    pub file: Option<PathBuf>,
     /// The PNG to write; `-` is standard output [default: NAME.hidden.png beside the picture]
     #[arg(short, long, value_name = "OUT.png")]
     output: Option<PathBuf>,
@@ -44,7 +44,7 @@ pub struct Args {
     /// Put the result into the vault, too, under this name or the file's; no file is written without -o
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     store: Option<String>,
-    /// Replace a file that is there and differs
+    /// Replace a file that is there
     #[arg(long)]
     force: bool,
     /// How the work is done.
@@ -87,6 +87,10 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
             problem::usage("picture and file cannot both be standard input", "name one of them").into()
         );
     }
+    let writes = object.is_none() || args.output.is_some();
+    if writes {
+        target.hold_place(args.force).await?;
+    }
     let whose = picture::name(&args.image);
     let image = Arc::new(picture::read(&args.image).await?);
     let payload = payload(args).await?;
@@ -97,7 +101,8 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
         context.vault_and_user().await?;
     }
     let order = hidden::order(&payload, keys.as_deref(), args.work.frames());
-    let png = carry_out(&args.work, context, order, image, &whose).await?;
+    let job = Job { order, picture: image, whose: &whose, needs_vault: object.is_some() };
+    let png = carry_out(&args.work, context, job).await?;
     let payload_bytes = payload.len() as u64;
     let png = checked(png, keys, payload, &whose).await?;
     let bytes = png.len() as u64;
@@ -105,7 +110,6 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
         Some(name) => Some(store(name, &png, args.force, context).await?),
         None => None,
     };
-    let writes = stored.is_none() || args.output.is_some();
     if writes {
         target.write(png, args.force).await?;
     }

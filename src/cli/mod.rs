@@ -52,7 +52,7 @@ use crate::api::{Exit, Problem};
 use args::{Cli, Command};
 use context::Context;
 use output::Output;
-use problem::{Halt, Outcome};
+use problem::{Halt, Leaves, Outcome};
 
 /// How long work that cannot be interrupted (a read of a terminal) may hold up the end of the program.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(50);
@@ -97,20 +97,23 @@ fn finish(outcome: Outcome, output: &Output) -> ExitCode {
 /// Runs one command until it is done or Ctrl-C is pressed.
 async fn run(cli: Cli, output: &Output) -> Outcome {
     let context = Context::new(&cli.globals, cli.command.as_ref(), output.clone())?;
-    let outcome = match &cli.command {
+    let outcome = match cli.command.as_ref() {
         // These two know what to do about Ctrl-C themselves.
         Some(Command::Up(args)) => up::run(args, &context).await,
         Some(Command::Shell(args)) => shell::run(args, &context).await,
         command => tokio::select! {
             biased;
-            () = context::interrupted() => Err(problem::interrupted().into()),
-            outcome = dispatch(command.as_ref(), &context) => outcome,
+            () = context::interrupted() => {
+                problem::interrupted(command.map_or(Leaves::Nothing, Command::leaves))
+            }
+            outcome = dispatch(command, &context) => outcome,
         },
     };
     context.close().await;
     outcome
 }
 
+/// Runs one command, of the command line or of the shell.
 async fn dispatch(command: Option<&Command>, context: &Context) -> Outcome {
     let Some(command) = command else { return status::bare(context).await };
     match command {

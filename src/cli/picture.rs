@@ -95,6 +95,24 @@ impl Target {
         }
     }
 
+    /// Refuses, before the work, what [`Target::write`] would refuse after it: a file that is there, a folder
+    /// that is missing or may not be written in.
+    ///
+    /// # Errors
+    /// What the file system says; a file, without `force`.
+    pub async fn hold_place(&self, force: bool) -> Result<(), Problem> {
+        let Self::File(path) = self else { return Ok(()) };
+        let path = path.clone();
+        let held = blocking(move || hold_place(&path, force)).await?;
+        held.map_err(|error| match &error {
+            // Whether it differs from what will be made is not known yet.
+            client::Error::Exists { path } => {
+                Problem { error: format!("{path} exists already"), ..problem::files(&error) }
+            }
+            _ => problem::files(&error),
+        })
+    }
+
     /// Writes the bytes. A different file is replaced only with `force`; the same bytes are left as they are.
     ///
     /// # Errors
@@ -165,24 +183,43 @@ fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+fn failed(path: &Path, reason: impl ToString) -> client::Error {
+    client::Error::File { path: path.display().to_string(), reason: reason.to_string() }
+}
+
+/// Where a path that the user named leads; none if it is no file but takes what it is given. A link stays
+/// one.
+fn place(path: &Path) -> Result<Option<PathBuf>, client::Error> {
+    match fs::metadata(path) {
+        Ok(about) if about.is_dir() => Err(failed(path, "it is a folder")),
+        Ok(about) if !about.is_file() => Ok(None),
+        Ok(_) => fs::canonicalize(path).map(Some).map_err(|error| failed(path, error)),
+        Err(_) => Ok(Some(path.to_owned())),
+    }
+}
+
+fn hold_place(path: &Path, force: bool) -> Result<(), client::Error> {
+    let Some(path) = place(path)? else { return Ok(()) };
+    if fs::symlink_metadata(&path).is_ok() {
+        hold_force(&path, force)?;
+    }
+    // Whether a file can be made here is best told by making it.
+    let (mut part, _) = PartFile::open(&path)?;
+    let about = part.file().metadata().map_err(|error| failed(&path, error))?;
+    // What an interrupted `get` has left here is still of use to it.
+    if about.len() == 0 { part.remove() } else { Ok(()) }
+}
+
 fn write_file(path: &Path, bytes: &[u8], force: bool) -> Result<(), client::Error> {
-    let failed = |reason: String| client::Error::File { path: path.display().to_string(), reason };
-    // A link that the user named stays one, and a device takes what it is given.
-    let path = &match fs::metadata(path) {
-        Ok(about) if about.is_dir() => return Err(failed("it is a folder".into())),
-        Ok(about) if !about.is_file() => {
-            let mut stream =
-                fs::OpenOptions::new().write(true).open(path).map_err(|e| failed(e.to_string()))?;
-            return stream.write_all(bytes).map_err(|error| failed(error.to_string()));
-        }
-        Ok(_) => fs::canonicalize(path).map_err(|error| failed(error.to_string()))?,
-        Err(_) => path.to_owned(),
+    let Some(path) = &place(path)? else {
+        let mut stream = fs::OpenOptions::new().write(true).open(path).map_err(|e| failed(path, e))?;
+        return stream.write_all(bytes).map_err(|error| failed(path, error));
     };
     match existing(path, bytes.len() as u64)? {
         Existing::Nothing => {}
         Existing::SameLength(mut file) => {
             let mut there = Vec::with_capacity(bytes.len());
-            file.read_to_end(&mut there).map_err(|error| failed(error.to_string()))?;
+            file.read_to_end(&mut there).map_err(|error| failed(path, error))?;
             if there == bytes {
                 return Ok(());
             }
@@ -192,7 +229,7 @@ fn write_file(path: &Path, bytes: &[u8], force: bool) -> Result<(), client::Erro
     }
     let (mut part, _) = PartFile::open(path)?;
     let filled =
-        part.keep(0).and_then(|()| part.file().write_all(bytes).map_err(|error| failed(error.to_string())));
+        part.keep(0).and_then(|()| part.file().write_all(bytes).map_err(|error| failed(path, error)));
     match filled {
         Ok(()) => part.finish(force),
         Err(error) => {
@@ -253,5 +290,33 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1, "nothing is left beside it");
         assert!(write_file(dir.path(), b"x", true).is_err());
         assert!(write_file(&dir.path().join("no/such/a.png"), b"x", false).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_refused_before_there_is_anything_to_write() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.png");
+        hold_place(&path, false).expect("there is room");
+        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 0, "looking leaves nothing");
+        fs::write(&path, "one").expect("written");
+        assert!(matches!(hold_place(&path, false), Err(client::Error::Exists { .. })));
+        hold_place(&path, true).expect("forced");
+        assert_eq!(fs::read(&path).expect("read"), b"one");
+        for force in [false, true] {
+            assert!(hold_place(dir.path(), force).is_err());
+            let error = hold_place(&dir.path().join("no/a.png"), force).expect_err("no folder");
+            assert!(error.to_string().contains("there is no folder"), "{error}");
+        }
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(dir.path().join("gone"), dir.path().join("link")).expect("made");
+            assert!(hold_place(&dir.path().join("link"), false).is_err());
+            hold_place(Path::new("/dev/null"), false).expect("it takes all");
+            // What an interrupted `get` has left is not taken away.
+            let part = dir.path().join(".b.png.tintype-part");
+            fs::write(&part, "half").expect("written");
+            hold_place(&dir.path().join("b.png"), false).expect("there is room");
+            assert_eq!(fs::read(&part).expect("read"), b"half");
+        }
     }
 }

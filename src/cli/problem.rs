@@ -97,13 +97,29 @@ pub fn usage(error: impl Into<String>, remedy: impl Into<String>) -> Problem {
     Problem { error: error.into(), remedy: remedy.into(), exit: Exit::Usage }
 }
 
-/// Ctrl-C.
-pub fn interrupted() -> Problem {
-    Problem {
-        error: "interrupted".into(),
-        remedy: "run it again to go on where it stopped".into(),
-        exit: Exit::Interrupted,
-    }
+/// What Ctrl-C leaves of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaves {
+    /// What was sent or fetched so far: the same command goes on from there.
+    Parts,
+    /// A task that is cancelled.
+    CancelledTask,
+    /// Nothing that matters.
+    Nothing,
+    /// It would have gone on for ever: this is how it is meant to end, so nothing is wrong.
+    Finished,
+}
+
+/// How a command ends by Ctrl-C: always with the same exit code, and with a sentence if it was in the middle.
+pub fn interrupted(leaves: Leaves) -> Outcome {
+    let remedy = match leaves {
+        Leaves::Finished => return Ok(Exit::Interrupted),
+        Leaves::Parts => "run it again to go on where it stopped",
+        Leaves::CancelledTask => "the task is cancelled; run it again to do it from the beginning",
+        Leaves::Nothing => "run it again",
+    };
+    let (error, remedy) = ("interrupted".into(), remedy.into());
+    Err(Problem { error, remedy, exit: Exit::Interrupted }.into())
 }
 
 /// The worse of two: 1 before 5 before 6, the others between, interruption before all.
@@ -134,6 +150,19 @@ mod tests {
         assert_eq!(worst(&[Exit::NoQuorum, Exit::Failed, Exit::Findings]), Exit::Failed);
         assert_eq!(worst(&[Exit::NotFound, Exit::Findings]), Exit::NotFound);
         assert_eq!(worst(&[Exit::Failed, Exit::Interrupted]), Exit::Interrupted);
+    }
+
+    #[test]
+    fn only_what_was_in_the_middle_says_that_it_was_interrupted() {
+        for (leaves, words) in [
+            (Leaves::Parts, "where it stopped"),
+            (Leaves::CancelledTask, "cancelled"),
+            (Leaves::Nothing, "run it again"),
+        ] {
+            let Err(Halt::Problem(problem)) = interrupted(leaves) else { panic!("{leaves:?} says nothing") };
+            assert!(problem.exit == Exit::Interrupted && problem.remedy.contains(words), "{problem:?}");
+        }
+        assert!(matches!(interrupted(Leaves::Finished), Ok(Exit::Interrupted)));
     }
 
     #[test]

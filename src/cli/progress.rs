@@ -90,8 +90,7 @@ impl Spinner {
     /// A line about this.
     pub fn new(output: &Output, whose: &str) -> Self {
         let bar = output.wants_bars().then(|| {
-            let bar =
-                ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
+            let bar = waiting_bar(ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
@@ -116,6 +115,13 @@ impl Drop for Spinner {
     }
 }
 
+/// Words, and a sign that it goes on. What a bar is without a style has no place for words.
+fn waiting_bar(target: ProgressDrawTarget) -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+    ProgressBar::with_draw_target(None, target)
+        .with_style(style.expect("the template is a constant that a test renders"))
+}
+
 fn style() -> ProgressStyle {
     ProgressStyle::with_template(
         "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
@@ -126,6 +132,53 @@ fn style() -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is drawn, and nothing of how the cursor moves.
+    #[derive(Clone, Debug, Default)]
+    struct Screen(std::sync::Arc<std::sync::Mutex<String>>);
+
+    impl indicatif::TermLike for Screen {
+        fn width(&self) -> u16 {
+            60
+        }
+        fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, line: &str) -> std::io::Result<()> {
+            self.write_str(line)
+        }
+        fn write_str(&self, text: &str) -> std::io::Result<()> {
+            self.0.lock().expect("nobody failed").push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_waited_for_is_in_the_line() {
+        let screen = Screen::default();
+        let bar = waiting_bar(ProgressDrawTarget::term_like(Box::new(screen.clone())));
+        let spinner =
+            Spinner { bar: Some(bar.clone()), output: Output::new(false, true), whose: "a.png".into() };
+        spinner.say("attic works on it");
+        bar.tick();
+        let drawn = screen.0.lock().expect("nobody failed").clone();
+        assert!(drawn.contains("a.png: attic works on it"), "{drawn:?}");
+    }
 
     #[test]
     fn a_meter_sums_its_parts_and_never_goes_back() {

@@ -22,7 +22,7 @@ use crate::{
 pub struct Args {
     /// The picture; `-` is standard input
     #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    pub image: PathBuf,
     /// Write what is hidden to this file, byte for byte; `-` is standard output [default: print it]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -81,14 +81,17 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
             }
         }
         None if context.output.json() => context.output.object(&done(text, None))?,
-        None if std::io::stdout().is_terminal() => print(text, &revealed.payload, &whose, context)?,
+        // Where other answers follow, a text has a line of its own.
+        None if std::io::stdout().is_terminal() || context.in_shell => {
+            print(text, &revealed.payload, &whose, context)?
+        }
         // A pipe gets the bytes, and not one more.
         None => to_stdout(&revealed.payload)?,
     }
     Ok(Exit::Done)
 }
 
-/// To a terminal goes a text, and nothing that steers it.
+/// To a terminal, or among other answers, goes a text, and nothing that steers it.
 fn print(text: Option<&str>, payload: &[u8], whose: &str, context: &Context) -> Result<(), Halt> {
     let fits = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r');
     match text.filter(|text| text.chars().all(fits)) {

@@ -10,11 +10,11 @@ use super::{
     picture::{self, Target},
     problem::{self, Outcome},
     text,
-    work::{self, carry_out},
+    work::{self, Job, carry_out},
 };
 use crate::{
     api::{Exit, Problem},
-    work::{Frames, Order, decode},
+    work::{Frames, Order, WorkError, decode},
 };
 
 /// What is read and what is written.
@@ -50,12 +50,21 @@ pub(super) async fn run(files: Files<'_>, order: Order, args: &work::Args, conte
         let beside = |stem: &str| format!("{stem}.{}.{ending}", files.infix);
         Target::plan(files.output, files.image, beside, output)
     };
-    // Whether there can be one at all is known before the work.
-    plan("")?;
+    let target = plan("")?;
+    if files.output.is_some() {
+        target.hold_place(files.force).await?;
+    }
     let image = Arc::new(picture::read(files.image).await?);
     let bytes_before = image.len() as u64;
-    let made = carry_out(args, context, order, image, &whose).await?;
     let damaged = |error| work::problem(&whose, &error);
+    hold_picture(&order, &image).map_err(damaged)?;
+    if let [sure] = endings(&order, &image) {
+        let target = plan(sure)?;
+        hold_format(&target, sure)?;
+        target.hold_place(files.force).await?;
+    }
+    let job = Job { order, picture: image, whose: &whose, needs_vault: false };
+    let made = carry_out(args, context, job).await?;
     let size = decode::size(&made, Frames::First);
     let size = size.map_err(damaged)?;
     let target = plan(ending(&made)?)?;
@@ -77,6 +86,35 @@ pub(super) async fn run(files: Files<'_>, order: Order, args: &work::Args, conte
         Target::File(_) => output.answer(&done, || sentence(&done))?,
     }
     Ok(Exit::Done)
+}
+
+/// Refuses, by its header, a picture that every worker would refuse: before it is sent to one.
+fn hold_picture(order: &Order, picture: &[u8]) -> Result<(), WorkError> {
+    let frames = match order {
+        Order::Thumbnail { frames, .. } => *frames,
+        _ => Frames::First,
+    };
+    decode::size(picture, frames)?;
+    match (order, decode::format(picture)) {
+        (Order::Strip, Some(format @ ImageFormat::Tiff)) => {
+            Err(WorkError::Strip { format: decode::format_name(format) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What can come out of this picture, by its format alone.
+fn endings(order: &Order, picture: &[u8]) -> &'static [&'static str] {
+    use ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
+    match (order, decode::format(picture)) {
+        // Nothing shines through a JPEG.
+        (_, Some(Jpeg)) => &["jpg"],
+        (Order::Strip, Some(Png)) => &["png"],
+        (Order::Strip, Some(WebP)) => &["webp"],
+        (Order::Strip, Some(Gif)) => &["gif"],
+        (Order::Strip, Some(Bmp)) => &["bmp"],
+        _ => &["jpg", "png"],
+    }
 }
 
 /// Refuses a name that promises another format than what is written.

@@ -37,6 +37,14 @@ enum What {
     },
 }
 
+impl Args {
+    /// The picture to look at.
+    pub fn image(&self) -> &PathBuf {
+        let What::Info { image } = &self.what;
+        image
+    }
+}
+
 /// The names are a promise of `--json`.
 #[derive(Serialize)]
 struct Info {
@@ -58,7 +66,7 @@ struct Info {
 /// # Errors
 /// Not a picture that can be read.
 pub async fn run(args: &Args, context: &Context) -> Outcome {
-    let What::Info { image } = &args.what;
+    let image = args.image();
     let whose = picture::name(image);
     let bytes = picture::read(image).await?;
     let looked = blocking(move || look(&bytes)).await?;

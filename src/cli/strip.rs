@@ -10,11 +10,11 @@ use crate::work::Order;
 pub struct Args {
     /// The picture; `-` is standard input
     #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    pub image: PathBuf,
     /// The file to write; `-` is standard output [default: NAME.stripped.EXT beside the picture]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
-    /// Replace a file that is there and differs
+    /// Replace a file that is there
     #[arg(long)]
     force: bool,
     /// How the work is done.

@@ -30,7 +30,7 @@ pub struct Args {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum What {
-    /// The tasks that have not ended
+    /// The tasks that have a worker and have not ended; one that waits for a free place has none yet
     Ls,
     /// One task
     Show(Which),
@@ -50,7 +50,7 @@ struct Which {
 pub struct HistoryArgs {
     /// Go on until Ctrl-C, a line for each change
     #[arg(short, long)]
-    follow: bool,
+    pub follow: bool,
 }
 
 /// The names are a promise of `--json`.
@@ -81,7 +81,10 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
             let open: Vec<&TaskRecord> = records.iter().filter(|r| !r.phase.is_closed()).collect();
             print(&open, &workers, context)?;
             if open.is_empty() {
-                context.output.talk("No task is in hand; `tintype history` shows those of the last minute.");
+                context.output.talk(
+                    "No machine has a task in hand (one that still waits for a machine is not listed); \
+                     `tintype history` shows those of the last minute.",
+                );
             }
         }
         What::Show(which) => print(&[one(&records, which)?], &workers, context)?,

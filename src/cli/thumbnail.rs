@@ -3,21 +3,24 @@
 use std::path::PathBuf;
 
 use super::{context::Context, problem::Outcome, reworked, work};
-use crate::work::Order;
+use crate::{model::limits, work::Order};
+
+/// As the parser wants it.
+const EDGE_PX_MAX: i64 = limits::TASK_EDGE_PX_MAX as i64;
 
 /// `thumbnail`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The picture; `-` is standard input
     #[arg(value_name = "IMAGE")]
-    image: PathBuf,
-    /// The longest edge in pixels; a smaller picture keeps its size
-    #[arg(long, value_name = "N")]
+    pub image: PathBuf,
+    /// The longest edge in pixels, 1 to 8192; a smaller picture keeps its size
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=EDGE_PX_MAX))]
     edge: u32,
     /// The file to write; `-` is standard output [default: NAME.thumb.jpg, or .png, beside the picture]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
-    /// Replace a file that is there and differs
+    /// Replace a file that is there
     #[arg(long)]
     force: bool,
     /// How the work is done.

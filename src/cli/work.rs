@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{context::Context, problem::Halt, progress::Spinner};
 use crate::{
-    api::{Problem, Work},
+    api::{Exit, MORE_TIME, Problem, Work},
     model::limits,
     work::{self, Frames, Order, WorkError, envelope::envelope},
 };
@@ -16,7 +16,7 @@ pub struct Args {
     /// Do the work in this process, without a node
     #[arg(long)]
     local: bool,
-    /// Give up after so long [default: never]
+    /// Give up after so long, with exit code 5, whatever it waits for [default: never]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     timeout: Option<u32>,
     /// Of an animated picture take the first frame
@@ -31,21 +31,28 @@ impl Args {
     }
 }
 
+/// What is to be done with which picture.
+pub struct Job<'a> {
+    /// What is to be done.
+    pub order: Order,
+    /// With which picture.
+    pub picture: Arc<Vec<u8>>,
+    /// What a person calls it.
+    pub whose: &'a str,
+    /// A vault is needed for something else, too.
+    pub needs_vault: bool,
+}
+
 /// Carries out an order: in this process, or by a node.
 ///
 /// # Errors
-/// What keeps it from being done, `whose` picture named.
-pub async fn carry_out(
-    args: &Args,
-    context: &Context,
-    order: Order,
-    picture: Arc<Vec<u8>>,
-    whose: &str,
-) -> Result<Vec<u8>, Halt> {
+/// What keeps it from being done, with the picture's name.
+pub async fn carry_out(args: &Args, context: &Context, job: Job<'_>) -> Result<Vec<u8>, Halt> {
     let limit = args.timeout.map(|seconds| Duration::from_secs(u64::from(seconds)));
     if !args.local {
-        return by_a_node(context, order, picture, whose, limit).await;
+        return by_a_node(context, job, limit).await;
     }
+    let Job { order, picture, whose, .. } = job;
     let working = blocking(move || work::run(&order, &picture));
     let worked = match limit {
         Some(limit) => tokio::time::timeout(limit, working).await.map_err(|_| too_slow(whose, limit))?,
@@ -54,42 +61,57 @@ pub async fn carry_out(
     Ok(worked?.map_err(|error| problem(whose, &error))?)
 }
 
-async fn by_a_node(
-    context: &Context,
-    order: Order,
-    picture: Arc<Vec<u8>>,
-    whose: &str,
-    timeout: Option<Duration>,
-) -> Result<Vec<u8>, Halt> {
+async fn by_a_node(context: &Context, job: Job<'_>, timeout: Option<Duration>) -> Result<Vec<u8>, Halt> {
+    let Job { order, picture, whose, needs_vault } = job;
     let kind = order.kind();
     let payload = blocking(move || Arc::new(envelope(&order, &picture))).await?;
     if payload.len() as u64 > limits::TASK_PAYLOAD_BYTES_MAX {
         let error = WorkError::EnvelopeTooLarge { bytes: payload.len() as u64 };
         return Err(problem(whose, &error).into());
     }
-    let vault = context.vault().await.map_err(or_here)?;
+    let vault = context.vault().await.map_err(|halt| match halt {
+        Halt::Problem(problem) => or_here(problem, needs_vault).into(),
+        other => other,
+    })?;
     let spinner = Spinner::new(&context.output, whose);
     let worked = vault.work(&Work { kind, payload, timeout }, &|waiting| spinner.say(waiting)).await;
     drop(spinner);
-    Ok(worked?.map_err(|sentence| {
-        Problem::failed(format!("{whose}: {sentence}"), "look at the picture, or try it here with --local")
-    })?)
+    let worked = worked.map_err(|problem| {
+        let named = Problem { error: format!("{whose}: {}", problem.error), ..problem };
+        // What nodes have refused or ended is told as it is; where they are missing or slow, none is needed.
+        if named.exit == Exit::NoQuorum { or_here(named, needs_vault) } else { named }
+    })?;
+    Ok(worked.map_err(|sentence| refused(whose, &sentence))?)
 }
 
-/// Who has no node can do it all the same.
-fn or_here(halt: Halt) -> Halt {
-    match halt {
-        Halt::Problem(problem) => {
-            let remedy = format!("{}; or do it here, without a node, with --local", problem.remedy);
-            Halt::Problem(Problem { remedy, ..problem })
-        }
-        other => other,
+/// Who has no node can do it all the same, if nothing else wants one and the command makes sense.
+fn or_here(problem: Problem, needs_vault: bool) -> Problem {
+    if needs_vault || problem.exit == Exit::Usage {
+        return problem;
     }
+    let remedy = format!("{}; or do it here, without a node, with --local", problem.remedy);
+    Problem { remedy, ..problem }
+}
+
+/// What only a worker says: anything else that it says is of the picture, and is said here, too.
+const OF_WORKERS: [&str; 3] =
+    ["the task is not understood here", "the worker failed at it", "is too large to be sent"];
+
+/// A worker's sentence why there is no new picture.
+fn refused(whose: &str, sentence: &str) -> Problem {
+    let remedy = match OF_WORKERS.iter().any(|own| sentence.contains(own)) {
+        true => "do it here, without a node, with --local",
+        false => "give a whole copy of the picture, or another one",
+    };
+    Problem::failed(format!("{whose}: {sentence}"), remedy)
 }
 
 fn too_slow(whose: &str, limit: Duration) -> Problem {
-    let error = format!("{whose}: it was not done within {} s", limit.as_secs());
-    Problem::failed(error, "give it more time with --timeout, or none to wait as long as it takes")
+    Problem {
+        error: format!("{whose}: it was not done within {} s: this process works on it", limit.as_secs()),
+        remedy: MORE_TIME.into(),
+        exit: Exit::NoQuorum,
+    }
 }
 
 /// Runs something slow where it holds up nobody.
@@ -119,4 +141,44 @@ pub fn problem(whose: &str, error: &WorkError) -> Problem {
         WorkError::EnvelopeTooLarge { .. } => "give a smaller picture, or --local",
     };
     Problem::failed(format!("{whose}: {error}"), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_is_named_only_where_it_helps() {
+        let of_worker = WorkError::Envelope("version 2".into()).to_string();
+        assert!(refused("a.png", &of_worker).remedy.contains("--local"));
+        let of_picture = [
+            WorkError::NotAPicture,
+            WorkError::TooMuchMemory,
+            WorkError::ReadBack,
+            WorkError::Animated { format: "GIF" },
+            WorkError::Damaged { format: "PNG", reason: "unexpected end of file".into() },
+            WorkError::Unsupported { format: "TIFF", reason: "CMYK".into() },
+        ];
+        for error in of_picture {
+            let refused = refused("a.png", &error.to_string());
+            assert!(!refused.remedy.contains("--local"), "{refused:?}");
+            assert!(!problem("a.png", &error).remedy.contains("--local"), "{error}");
+        }
+        let no_node = || Problem { error: "e".into(), remedy: "start one".into(), exit: Exit::NoQuorum };
+        assert!(or_here(no_node(), false).remedy.ends_with("--local"));
+        assert_eq!(or_here(no_node(), true), no_node(), "what is to be stored needs nodes");
+        // Time that has run out is told apart from a bad picture, here and there.
+        for has_a_worker in [true, false] {
+            let waited_for = "no node answers".to_owned();
+            let late = crate::client::Error::TimedOut { limit_ms: 3000, waited_for, has_a_worker };
+            let late = Problem::from(late);
+            assert_eq!(
+                (late.exit, late.error.as_str()),
+                (Exit::NoQuorum, "it was not done within 3 s: no node answers")
+            );
+        }
+        assert_eq!(too_slow("a.png", Duration::from_secs(3)).exit, Exit::NoQuorum);
+        let typo = Problem { exit: Exit::Usage, ..no_node() };
+        assert_eq!(or_here(typo.clone(), false), typo);
+    }
 }

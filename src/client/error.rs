@@ -76,8 +76,8 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
     /// A task took longer than the user wanted to wait.
-    #[error("it was not done in time: {waited_for}")]
-    TimedOut { waited_for: String, has_a_worker: bool },
+    #[error("it was not done within {} s: {waited_for}", limit_ms / 1000)]
+    TimedOut { limit_ms: u64, waited_for: String, has_a_worker: bool },
     /// Somebody has cancelled the task.
     #[error("the task was cancelled")]
     Cancelled,

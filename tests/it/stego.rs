@@ -108,8 +108,7 @@ fn a_text_is_hidden_and_comes_back() {
     desk.file("theirs.png", &encoded(&DynamicImage::ImageRgb8(theirs), ImageFormat::Png));
     let answer = desk.run(&["reveal", "theirs.png"]);
     ends(&answer, 0, &["von drüben\n", "Another tool"]);
-    // The same again is the same file; another text is another, and nothing is replaced unasked.
-    desk.ok(&["hide", "--local", "--text", "Grüße, at nine", "photo.png"]);
+    // Nothing is replaced unasked.
     let answer = desk.run(&["hide", "--local", "--text", "at ten", "photo.png"]);
     ends(&answer, 1, &["photo.hidden.png", "--force"]);
     assert_eq!(desk.ok(&["reveal", "photo.hidden.png"]), "Grüße, at nine");
@@ -306,6 +305,84 @@ fn metadata_is_stripped_and_a_thumbnail_is_upright() {
     assert_eq!((small.width(), small.height()), (30, 40), "which side is up was kept");
     desk.file("scan.tif", &photo(ImageFormat::Tiff));
     ends(&desk.run(&["strip", "--local", "scan.tif"]), 1, &["TIFF"]);
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_before_anything_is_read() {
+    let desk = Desk::new();
+    desk.file("there.png", b"mine");
+    let commands = [&["hide", "--text", "x"][..], &["thumbnail", "--edge", "9"], &["strip"]];
+    let mut cases = vec![
+        ("there.png", "there.png exists"),
+        ("no/a.png", "there is no folder no"),
+        (".", "it is a folder"),
+    ];
+    if cfg!(target_os = "linux") {
+        // Where nobody can make a file, not even root.
+        cases.push(("/proc/a.png", "/proc/a.png"));
+    }
+    for command in commands {
+        for (out, words) in &cases {
+            // There is no such picture, and there is no node: neither is looked for.
+            let answer = desk.run(&[command, &["missing.png", "-o", out]].concat());
+            ends(&answer, 1, &["error: ", words]);
+            assert!(!answer.stderr.contains("missing.png"), "{answer:?}");
+        }
+        let answer = desk.run(&[command, &["missing.png", "-o", "there.png", "--force"]].concat());
+        ends(&answer, 1, &["missing.png"]);
+    }
+    assert_eq!(desk.read("there.png"), b"mine");
+    // Beside the picture too, where its name is sure beforehand.
+    desk.file("camera.jpg", &photo(ImageFormat::Jpeg));
+    for (name, command) in [
+        ("photo.hidden.png", commands[0]),
+        ("camera.thumb.jpg", commands[1]),
+        ("photo.stripped.png", commands[2]),
+    ] {
+        desk.file(name, b"mine");
+        let image = if name.starts_with("camera") { "camera.jpg" } else { "photo.png" };
+        ends(&desk.run(&[command, &[image]].concat()), 1, &[name, "exists", "--force"]);
+        assert_eq!(desk.read(name), b"mine");
+    }
+    let answer = desk.run(&["thumbnail", "--edge", "9", "camera.jpg", "-o", "small.png"]);
+    ends(&answer, 2, &["the kind .jpg"]);
+    let hidden = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
+    let left: Vec<_> =
+        fs::read_dir(desk.dir.path()).expect("listed").map(|e| e.expect("one").file_name()).collect();
+    assert!(!left.iter().any(|name| hidden(name)), "{left:?}");
+}
+
+#[test]
+fn an_edge_that_cannot_be_is_a_usage_error_with_what_can() {
+    let desk = Desk::new();
+    for edge in ["0", "8193", "9000", "-1"] {
+        for image in ["photo.png", "missing.png"] {
+            let answer = desk.run(&["thumbnail", "--local", "--edge", edge, image]);
+            ends(&answer, 2, &["error: "]);
+            assert!(edge == "-1" || answer.stderr.contains("1..=8192"), "{answer:?}");
+        }
+    }
+    desk.ok(&["thumbnail", "--local", "--edge", "8192", "photo.png"]);
+}
+
+#[test]
+fn a_bad_picture_is_told_at_once_and_local_is_not_said_to_help() {
+    let desk = Desk::new();
+    desk.file("text.png", b"hello");
+    desk.file("moving.gif", &moving_gif());
+    desk.file("scan.tif", &photo(ImageFormat::Tiff));
+    let thumbnail = ["thumbnail", "--edge", "9"];
+    for (args, name, words) in [
+        (&thumbnail[..], "text.png", "not a picture"),
+        (&thumbnail, "moving.gif", "animated"),
+        (&["strip"], "text.png", "not a picture"),
+        (&["strip"], "scan.tif", "TIFF"),
+        (&["hide", "--text", "x"], "text.png", "not a picture"),
+    ] {
+        let answer = desk.run(&[args, &[name]].concat());
+        ends(&answer, 1, &[name, words]);
+        assert!(!answer.stderr.contains("--local"), "{answer:?}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    cluster::{Answer, Cluster, ends, noise, objects, text, wait_for},
+    cluster::{Answer, Cluster, ends, noise, objects, run_with_stdin, text, wait_for},
     inspect::json,
 };
 
@@ -82,7 +82,8 @@ fn history(cluster: &Cluster) -> (BTreeMap<String, usize>, usize) {
     (by_worker, tasks.iter().filter(|task| task["attempt"].as_u64() > Some(1)).count())
 }
 
-/// Waits until one of the tasks is at this phase; the index of its worker.
+/// Waits until one of the tasks is at this phase; the index of its worker. The picture must be large enough
+/// for a phase to last longer than looking for it takes.
 fn worker_at(cluster: &Cluster, phase: &str) -> usize {
     let mut found = None;
     wait_for(&format!("a task that is {phase}"), PATIENCE, || {
@@ -94,10 +95,13 @@ fn worker_at(cluster: &Cluster, phase: &str) -> usize {
     found.expect("it was waited for")
 }
 
-fn signal(cluster: &Cluster, node: usize, name: &str) {
-    let pid = cluster.nodes.pid(node).expect("it runs").to_string();
-    let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+fn send(pid: u32, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status().expect("kill runs");
     assert!(sent.success());
+}
+
+fn signal(cluster: &Cluster, node: usize, name: &str) {
+    send(cluster.nodes.pid(node).expect("it runs"), name);
 }
 
 fn no_task_is_in_hand(cluster: &Cluster) {
@@ -157,7 +161,7 @@ fn a_dead_coordinator_costs_no_task() {
 fn what_a_dead_or_frozen_worker_had_is_done_by_another_and_its_late_answer_counts_for_nobody() {
     let mut cluster = Cluster::start(3);
     coordinator(&cluster);
-    let image = cluster.file("a.png", &picture(3, 900, 700));
+    let image = cluster.file("a.png", &picture(3, 2600, 2000));
     let hiding = hide(&cluster, text(&image), "killed", &[]);
     let worker = worker_at(&cluster, "started");
     cluster.nodes.kill(worker).expect("killed");
@@ -194,7 +198,7 @@ fn a_node_that_is_asked_to_stop_finishes_first_or_hands_over() {
 fn a_task_can_be_cancelled_and_ends_with_its_time() {
     let cluster = Cluster::start(1);
     coordinator(&cluster);
-    let image = cluster.file("a.png", &picture(5, 1200, 900));
+    let image = cluster.file("a.png", &picture(5, 2600, 2000));
     let hiding = hide(&cluster, text(&image), "cancelled", &[]);
     worker_at(&cluster, "started");
     let tasks = objects(&cluster.ok(&["task", "ls", "--json"]));
@@ -210,10 +214,113 @@ fn a_task_can_be_cancelled_and_ends_with_its_time() {
 }
 
 #[test]
+fn a_task_that_is_interrupted_is_cancelled_and_says_so() {
+    let cluster = Cluster::start(1);
+    coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(7, 2600, 2000));
+    let hiding = hide(&cluster, text(&image), "interrupted", &[]);
+    worker_at(&cluster, "started");
+    send(hiding.child.id(), "INT");
+    let output = hiding.child.wait_with_output().expect("it ends");
+    let answer = Answer::of(&output, hiding.began);
+    ends(&answer, 130, &["the task is cancelled"]);
+    assert!(!answer.stdout.contains("where it stopped"), "{answer:?}");
+    assert!(!hiding.out.exists());
+    let tasks = objects(&cluster.ok(&["history", "--json"]));
+    assert!(tasks.len() == 1 && tasks[0]["phase"] == "cancelled", "{tasks:?}");
+    no_task_is_in_hand(&cluster);
+}
+
+#[test]
+fn what_follows_ends_quietly_by_ctrl_c() {
+    let cluster = Cluster::start(1);
+    coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(8, 60, 40));
+    cluster.ok(&["strip", text(&image)]);
+    for args in [
+        &["history", "--follow"][..],
+        &["history", "--follow", "--json"],
+        &["events", "--follow"],
+        &["shell", "anna", "-c", "history --follow", "-c", "nonsense"],
+    ] {
+        let mut command = cluster.command(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let began = Instant::now();
+        // It has asked the node, and waits for more.
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().expect("a pipe");
+        std::io::BufRead::read_line(&mut std::io::BufReader::with_capacity(1, stdout), &mut line)
+            .expect("a line");
+        assert!(!line.is_empty());
+        send(child.id(), "INT");
+        let answer = Answer::of(&child.wait_with_output().expect("it ends"), began);
+        ends(&answer, 130, &[]);
+        for said in [&answer.stdout, &answer.stderr] {
+            assert!(!said.contains("error") && !said.contains("nonsense"), "{args:?}: {answer:?}");
+        }
+    }
+}
+
+#[test]
+fn time_that_runs_out_is_one_exit_code_whatever_was_waited_for() {
+    let mut cluster = Cluster::start(1);
+    coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(9, 2600, 2000));
+    // For a worker that has begun.
+    let hiding = hide(&cluster, text(&image), "too slow", &["--timeout", "8"]);
+    let worker = worker_at(&cluster, "started");
+    signal(&cluster, worker, "STOP");
+    let answer = Answer::of(&hiding.child.wait_with_output().expect("it ends"), hiding.began);
+    ends(&answer, 5, &["a.png", "not done within 8 s"]);
+    assert!(!hiding.out.exists());
+    signal(&cluster, worker, "CONT");
+    no_task_is_in_hand(&cluster);
+    // For a node at all.
+    cluster.nodes.kill(worker).expect("killed");
+    ends(&cluster.run(&["strip", text(&image), "--timeout", "1"]), 5, &["--local"]);
+}
+
+#[test]
+fn the_shell_does_what_the_command_line_does() {
+    let cluster = Cluster::start(1);
+    coordinator(&cluster);
+    let image = cluster.file("a b.png", &picture(10, 60, 40));
+    let path = |name: &str| text(&cluster.dir().join(name)).to_owned();
+    let (hidden, small, bare) = (path("hidden.png"), path("small.jpg"), path("bare.png"));
+    let lines = format!(
+        "hide --text 'at nine' '{image}' -o {hidden}\nreveal {hidden}\nstego info {hidden}\n\
+         thumbnail --edge 9 {hidden} -o {small}\nstrip {hidden} -o {bare}\ntask ls\nhistory\nelection\n\
+         hide --local --text x {hidden} --store=kept.png\nls\n",
+        image = text(&image)
+    );
+    let answer = run_with_stdin(cluster.command(&["shell", "anna"]), lines.as_bytes());
+    let words =
+        ["7 of 888 bytes hidden", "at nine\n", "7 bytes are hidden here", "9 x 6 pixels", "acknowledged"];
+    ends(&answer, 0, &words);
+    for name in [
+        "thumbnail",
+        "strip",
+        "the only node",
+        "stored as kept.png version 1",
+        "No machine has a task in hand",
+    ] {
+        assert!(answer.stdout.contains(name) || answer.stderr.contains(name), "{name}: {answer:?}");
+    }
+    assert_eq!(answer.stderr.matches("Back it up now").count(), 1, "{answer:?}");
+    for line in ["hide --text x -", "hide --file - a.png", "reveal -", "stego info -", "strip -"] {
+        let answer = run_with_stdin(cluster.command(&["shell", "anna"]), format!("{line}\n").as_bytes());
+        ends(&answer, 2, &["standard input"]);
+    }
+    let answer =
+        cluster.run(&["shell", "anna", "-c", "task show nothing-1", "-c", "thumbnail --edge 0 a.png"]);
+    ends(&answer, 2, &["no task", "1..=8192"]);
+}
+
+#[test]
 fn a_client_that_goes_away_leaves_no_place_taken() {
     let cluster = Cluster::start(1);
     coordinator(&cluster);
-    let image = cluster.file("a.png", &picture(6, 1200, 900));
+    let image = cluster.file("a.png", &picture(6, 2600, 2000));
     let mut hiding = hide(&cluster, text(&image), "gone", &[]);
     worker_at(&cluster, "started");
     hiding.child.kill().expect("killed");

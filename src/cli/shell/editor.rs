@@ -18,8 +18,30 @@ use tokio::sync::mpsc;
 use super::words::{escaped, last_word_start, words};
 
 /// The words that may begin a line.
-pub(super) const COMMANDS: [&str; 11] =
-    ["upload", "download", "ls", "stat", "rm", "undelete", "where", "verify", "status", "help", "quit"];
+pub(super) const COMMANDS: [&str; 19] = [
+    "upload",
+    "download",
+    "ls",
+    "stat",
+    "rm",
+    "undelete",
+    "where",
+    "verify",
+    "hide",
+    "reveal",
+    "stego",
+    "thumbnail",
+    "strip",
+    "task",
+    "history",
+    "election",
+    "status",
+    "help",
+    "quit",
+];
+
+/// Those of them that work on the user's own files.
+const OF_FILES: [&str; 7] = ["upload", "put", "hide", "reveal", "stego", "thumbnail", "strip"];
 
 /// Candidates shown at once; more help nobody.
 const CANDIDATES_MAX: usize = 200;
@@ -127,7 +149,7 @@ impl Completer for Helper {
     fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         let typed = &line[..pos];
         match typed.split_whitespace().next() {
-            Some("upload" | "put") if typed.contains(char::is_whitespace) => {
+            Some(first) if OF_FILES.contains(&first) && typed.contains(char::is_whitespace) => {
                 self.files.complete_path(line, pos)
             }
             _ => Ok(candidates(typed, &self.objects)),

@@ -11,7 +11,6 @@ mod words;
 
 use std::{
     io::{BufRead, IsTerminal},
-    path::Path,
     time::Duration,
 };
 
@@ -19,10 +18,11 @@ use clap::{Parser, error::ErrorKind};
 use tokio::sync::mpsc;
 
 use super::{
+    args::Command,
     context::{Context, interrupted},
-    get, ls,
-    problem::{self, Halt, Outcome, usage, worse},
-    put, rm, stat, status, undelete, verify, where_is,
+    dispatch, election, get, hide, ls,
+    problem::{self, Halt, Leaves, Outcome, usage, worse},
+    put, reveal, rm, stat, status, stego, strip, tasks, thumbnail, undelete, verify, where_is,
 };
 use crate::api::Exit;
 use editor::{Prompt, Typed};
@@ -66,6 +66,22 @@ enum Line {
     Where(where_is::Args),
     /// Read every copy, report bad ones and mend them
     Verify(verify::Args),
+    /// Hide a text or a file in a picture
+    Hide(hide::Args),
+    /// Show what is hidden in a picture
+    Reveal(reveal::Args),
+    /// What fits into a picture, and whether something seems hidden
+    Stego(stego::Args),
+    /// Make a small picture of a picture
+    Thumbnail(thumbnail::Args),
+    /// Take the metadata out of a picture
+    Strip(strip::Args),
+    /// The tasks that nodes have in hand
+    Task(tasks::Args),
+    /// All tasks that the nodes know; `--follow` goes on until Ctrl-C
+    History(tasks::HistoryArgs),
+    /// Who coordinates, why, and the last elections
+    Election(election::Args),
     /// How the vault is
     Status(status::Args),
     /// Leave
@@ -73,10 +89,38 @@ enum Line {
     Quit,
 }
 
+impl Line {
+    /// The same on the command line; none = leave.
+    fn command(self) -> Option<Command> {
+        Some(match self {
+            Self::Upload(args) => Command::Put(args),
+            Self::Download(args) => Command::Get(args),
+            Self::Ls(args) => Command::Ls(args),
+            Self::Stat(args) => Command::Stat(args),
+            Self::Rm(args) => Command::Rm(args),
+            Self::Undelete(args) => Command::Undelete(args),
+            Self::Where(args) => Command::Where(args),
+            Self::Verify(args) => Command::Verify(args),
+            Self::Hide(args) => Command::Hide(args),
+            Self::Reveal(args) => Command::Reveal(args),
+            Self::Stego(args) => Command::Stego(args),
+            Self::Thumbnail(args) => Command::Thumbnail(args),
+            Self::Strip(args) => Command::Strip(args),
+            Self::Task(args) => Command::Task(args),
+            Self::History(args) => Command::History(args),
+            Self::Election(args) => Command::Election(args),
+            Self::Status(args) => Command::Status(args),
+            Self::Quit => return None,
+        })
+    }
+}
+
 /// What a line came to.
 enum Done {
     Quit,
     Ended(Outcome),
+    /// By Ctrl-C.
+    Interrupted(Outcome),
 }
 
 /// Runs the shell until `quit`, the end of its input, or, on a pipe, Ctrl-C.
@@ -86,18 +130,14 @@ enum Done {
 pub async fn run(args: &Args, context: &Context) -> Outcome {
     let ready = tokio::select! {
         biased;
-        () = interrupted() => return Err(problem::interrupted().into()),
+        () = interrupted() => return problem::interrupted(Leaves::Nothing),
         ready = context.vault_and_user() => ready,
     };
     let (_, user) = ready?;
     if args.commands.is_empty() && std::io::stdin().is_terminal() && context.output.stdout_is_terminal() {
         return at_terminal(&user, context).await;
     }
-    tokio::select! {
-        biased;
-        () = interrupted() => Err(problem::interrupted().into()),
-        outcome = script(args, context) => outcome,
-    }
+    script(args, context).await
 }
 
 /// Runs lines that nobody types: all of them, and the worst result counts.
@@ -106,9 +146,16 @@ async fn script(args: &Args, context: &Context) -> Outcome {
     let from_pipe = args.commands.is_empty();
     let mut lines =
         if from_pipe { Lines::of_stdin()? } else { Lines::Given(args.commands.clone().into_iter()) };
-    while let Some(line) = lines.next().await? {
+    loop {
+        let line = tokio::select! {
+            biased;
+            () = interrupted() => return problem::interrupted(Leaves::Nothing),
+            line = lines.next() => line?,
+        };
+        let Some(line) = line else { return Ok(worst) };
         match execute(&line, from_pipe, context).await {
-            Done::Quit => break,
+            Done::Quit => return Ok(worst),
+            Done::Interrupted(outcome) => return outcome,
             Done::Ended(Ok(exit)) => worst = worse(worst, exit),
             Done::Ended(Err(Halt::Problem(problem))) => {
                 context.output.problem(&problem);
@@ -117,7 +164,6 @@ async fn script(args: &Args, context: &Context) -> Outcome {
             Done::Ended(Err(halt)) => return Err(halt),
         }
     }
-    Ok(worst)
 }
 
 async fn at_terminal(user: &str, context: &Context) -> Outcome {
@@ -135,16 +181,13 @@ async fn at_terminal(user: &str, context: &Context) -> Outcome {
                 return Err(crate::api::Problem::failed(error, "use -c, or pipe the lines in").into());
             }
         };
-        let done = tokio::select! {
-            biased;
-            () = interrupted() => Done::Ended(Err(problem::interrupted().into())),
-            done = execute(&line, false, context) => done,
-        };
-        match done {
+        match execute(&line, false, context).await {
             Done::Quit => return Ok(Exit::Done),
-            Done::Ended(Ok(_)) => {}
-            Done::Ended(Err(Halt::Problem(problem))) => context.output.problem(&problem),
-            Done::Ended(Err(halt)) => return Err(halt),
+            Done::Ended(Ok(_)) | Done::Interrupted(Ok(_)) => {}
+            Done::Ended(Err(Halt::Problem(problem))) | Done::Interrupted(Err(Halt::Problem(problem))) => {
+                context.output.problem(&problem);
+            }
+            Done::Ended(Err(halt)) | Done::Interrupted(Err(halt)) => return Err(halt),
         }
         if changes_names(&line) {
             objects = names(context).await.unwrap_or(objects);
@@ -154,7 +197,7 @@ async fn at_terminal(user: &str, context: &Context) -> Outcome {
 
 fn changes_names(line: &str) -> bool {
     let first = line.split_whitespace().next().unwrap_or_default();
-    ["upload", "put", "rm", "undelete"].contains(&first)
+    ["upload", "put", "rm", "undelete"].contains(&first) || (first == "hide" && line.contains("--store"))
 }
 
 /// The user's objects, for completion; none if the vault has something better to do.
@@ -164,33 +207,27 @@ async fn names(context: &Context) -> Option<Vec<String>> {
     Some(listing.objects.into_iter().take(NAMES_MAX).map(|object| object.name).collect())
 }
 
-/// Runs one line. `stdin_has_lines`: so a picture cannot come from there.
+/// Runs one line until it is done or Ctrl-C is pressed. `stdin_has_lines`: so a picture cannot come from
+/// there.
 async fn execute(line: &str, stdin_has_lines: bool, context: &Context) -> Done {
     let command = match parse(line) {
-        Ok(Some(command)) => command,
+        Ok(Some(line)) => line.command(),
         Ok(None) => return Done::Ended(Ok(Exit::Done)),
         Err(problem) => return Done::Ended(told(problem, context)),
     };
-    let interactive = std::io::stdin().is_terminal();
-    if let Line::Upload(args) = &command
-        && (stdin_has_lines || interactive)
-        && args.files.iter().any(|file| file == Path::new("-"))
-    {
-        let why = "`-` cannot be uploaded here: standard input carries the commands";
-        return Done::Ended(Err(usage(why, "use `tintype put - --name NAME` outside the shell").into()));
+    let Some(command) = command else { return Done::Quit };
+    if command.reads_stdin() && (stdin_has_lines || std::io::stdin().is_terminal()) {
+        let why = "`-` cannot be read here: standard input carries the commands";
+        return Done::Ended(Err(usage(why, "give a file, or run this one outside the shell").into()));
     }
-    Done::Ended(match &command {
-        Line::Upload(args) => put::run(args, context).await,
-        Line::Download(args) => get::run(args, context).await,
-        Line::Ls(args) => ls::run(args, context).await,
-        Line::Stat(args) => stat::run(args, context).await,
-        Line::Rm(args) => rm::run(args, context).await,
-        Line::Undelete(args) => undelete::run(args, context).await,
-        Line::Where(args) => where_is::run(args, context).await,
-        Line::Verify(args) => verify::run(args, context).await,
-        Line::Status(args) => status::run(args, context).await,
-        Line::Quit => return Done::Quit,
-    })
+    tokio::select! {
+        biased;
+        () = interrupted() => {
+            context.cancel_tasks().await;
+            Done::Interrupted(problem::interrupted(command.leaves()))
+        }
+        outcome = dispatch(Some(&command), context) => Done::Ended(outcome),
+    }
 }
 
 /// Why a line is not a command.
@@ -264,6 +301,8 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn parsed(line: &str) -> Line {
@@ -282,13 +321,24 @@ mod tests {
         assert!(matches!(parsed("put x"), Line::Upload(_)));
         assert!(matches!(parsed("download a b -o out"), Line::Download(args) if args.names == ["a", "b"]));
         assert!(matches!(parsed("exit"), Line::Quit));
+        assert!(matches!(parsed("hide --text 'at nine' a.png --local").command(), Some(Command::Hide(args))
+            if args.image == Path::new("a.png")));
+        assert!(matches!(parsed("history -f").command(), Some(Command::History(args)) if args.follow));
+        assert!(matches!(parsed("stego info a.png").command(), Some(Command::Stego(_))));
+        assert!(matches!(parsed("task cancel abc-1").command(), Some(Command::Task(_))));
         assert!(matches!(parse("   "), Ok(None)) && matches!(parse("# nothing"), Ok(None)));
     }
 
     #[test]
     fn every_completed_command_is_one() {
         let given = |name: &str| match name {
-            "upload" | "download" | "stat" | "rm" | "undelete" | "where" => format!("{name} x"),
+            "upload" | "download" | "stat" | "rm" | "undelete" | "where" | "reveal" | "strip" => {
+                format!("{name} x")
+            }
+            "hide" => "hide --text x y".into(),
+            "stego" => "stego info x".into(),
+            "thumbnail" => "thumbnail --edge 9 x".into(),
+            "task" => "task ls".into(),
             name => name.to_owned(),
         };
         for line in editor::COMMANDS.iter().filter(|name| **name != "help").map(|name| given(name)) {
@@ -305,5 +355,6 @@ mod tests {
         assert!(
             changes_names(" upload x") && changes_names("rm x") && !changes_names("ls") && !changes_names("")
         );
+        assert!(changes_names("hide --store --text x a.png") && !changes_names("hide --text x a.png"));
     }
 }

@@ -160,7 +160,8 @@ impl Client {
     }
 
     /// Who stops waiting in the middle, by Ctrl-C, wants nothing done: no node shall keep a picture for that.
-    pub(super) async fn cancel_what_is_left(&self) {
+    /// Bounded.
+    pub async fn cancel_what_is_left(&self) {
         let left = std::mem::take(&mut *self.at_work.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(view) = self.view.get().filter(|_| !left.is_empty()) else { return };
         let nodes = self.nodes_here(view);
@@ -276,10 +277,13 @@ impl Running<'_> {
             (Some(Verdict::Answered), Some(answer)) => Ok(answer),
             (Some(Verdict::TimedOut), _) => {
                 let waited_for = self.waiting.as_ref().map(|waiting| sentence(waiting, self.view));
+                let waited_for = waited_for.unwrap_or_else(|| "no node has said anything yet".into());
+                let limit = self.work.timeout.unwrap_or_default();
+                let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
                 // Where all places are taken there are nodes enough.
                 let is_busy = matches!(self.waiting, Some(Waiting::Busy { .. }));
                 let has_a_worker = is_busy || self.errand.worker().is_some();
-                Err(Error::TimedOut { waited_for: waited_for.unwrap_or_default(), has_a_worker })
+                Err(Error::TimedOut { limit_ms, waited_for, has_a_worker })
             }
             (Some(Verdict::UnknownKind), _) => Err(Error::UnknownKind(self.work.kind.0.clone())),
             _ => Err(Error::Cancelled),
