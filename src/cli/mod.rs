@@ -59,8 +59,11 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(50);
 
 /// The whole program: parses, runs, tells what went wrong, and answers with the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    die_with_a_sentence();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(exit) = crate::node::worker::serve(&arguments) {
+        return exit;
+    }
+    die_with_a_sentence();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => return args::refuse(&error, &arguments),

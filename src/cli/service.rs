@@ -87,6 +87,8 @@ fn unit(program: &str, home: &str) -> String {
          # A configuration or key that cannot be stays so: trying again every two seconds mends nothing.\n\
          RestartPreventExitStatus=1 2\n\
          LimitNOFILE=4096\n\
+         # Asked to stop, it finishes its tasks first, and the processes that work on them with it.\n\
+         KillMode=mixed\n\
          \n\
          [Install]\n\
          WantedBy=default.target\n"

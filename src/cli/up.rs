@@ -1,6 +1,9 @@
 //! `tintype up`: a node in this terminal, until Ctrl-C or `tintype down`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 use super::{context::Context, init, output::Output, problem::Halt, problem::Outcome};
 use crate::{
@@ -166,8 +169,15 @@ fn node_config(start: &Start) -> node::NodeConfig {
             Slots::Auto => None,
             Slots::Given(slots) => Some(usize::from(slots)),
         },
+        worker: this_program(),
         added_load: start.config.tasks.added_load,
     }
+}
+
+/// This very program, also when its file was replaced meanwhile by a newer one.
+fn this_program() -> Option<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() { Some(running.to_owned()) } else { std::env::current_exe().ok() }
 }
 
 /// What keeps a node from running, and what to do about it.

@@ -185,7 +185,7 @@ impl EventLoop {
         let founding = founding_machine(me, &config, &boot, record, key_was_there);
         let handle = net.handle();
         let counters = Arc::new(NodeCounters::default());
-        let workbench = Workbench::new(done_in.clone());
+        let workbench = Workbench::new(done_in.clone(), config.worker.clone());
         let served = (bulk_calls, workbench.clone());
         let bodies = Bodies::start(me, disk.clone(), handle.clone(), Arc::clone(&counters), served);
         let disk_failure = disk.failure();
@@ -390,6 +390,7 @@ impl EventLoop {
 
     /// Leaves in order: peers know, the disk is flushed, the address is gone.
     async fn end(mut self) -> Result<Stopped, NodeError> {
+        self.workbench.clear();
         self.disk.retract_addr();
         self.keep_marks_of_members();
         let noted = self.disk.write(self.known()).await;

@@ -9,6 +9,7 @@
 //! vitals       what it tells of itself every second
 //! tasks        election and history: the machines that say who works on what
 //! workbench    what clients bring for tasks, and what comes of it
+//! worker       one task's work, in a process of its own
 //! repair       which copies lack where, derived from the slots
 //! report       status, nodes, events, for people
 //! ```
@@ -33,6 +34,7 @@ mod tasks;
 mod timers;
 mod vitals;
 mod workbench;
+pub mod worker;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -82,6 +84,8 @@ pub struct NodeConfig {
     pub key_was_there: bool,
     /// Tasks worked on at once; none = as many as there are processors.
     pub slots: Option<usize>,
+    /// The program that becomes the process of one task, as [`worker::serve`] has it; none = a thread works.
+    pub worker: Option<PathBuf>,
     /// Points added to the load that it tells: a machine that is to be spared.
     pub added_load: u8,
 }

@@ -5,20 +5,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::mpsc;
 use zeroize::Zeroize;
 
-use super::Done;
+use super::{
+    Done,
+    worker::{self, Leash},
+};
 use crate::{
     model::{
         BodyId, PeerId, limits,
         task::{Rank, TaskId, TaskRecord},
     },
     net::{BulkAnswer, Piece},
-    work::answer,
+    work::answer::failure,
 };
 
 /// Pieces named in one answer to a client that asks what is missing.
@@ -30,6 +34,8 @@ pub(super) struct Workbench(Arc<Shared>);
 
 struct Shared {
     items: Mutex<BTreeMap<TaskId, Item>>,
+    /// What becomes a process that works on one task; see [`worker`].
+    program: Option<PathBuf>,
     done: mpsc::Sender<Done>,
 }
 
@@ -40,6 +46,8 @@ struct Item {
     /// Pieces that have not come.
     missing: BTreeSet<u32>,
     answer: Vec<(BodyId, Arc<Vec<u8>>)>,
+    /// Work that is under way ends with it.
+    leash: Leash,
     /// Its client was heard of since the loop looked last.
     is_touched: bool,
 }
@@ -47,6 +55,12 @@ struct Item {
 /// Bytes that are wiped when they are no longer wanted: a picture and a text of somebody else.
 #[derive(Default)]
 struct Payload(Vec<u8>);
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 impl Drop for Payload {
     fn drop(&mut self) {
@@ -56,8 +70,8 @@ impl Drop for Payload {
 
 impl Workbench {
     /// An empty one; `done` hears of payloads that are whole and of work that has ended.
-    pub(super) fn new(done: mpsc::Sender<Done>) -> Self {
-        Self(Arc::new(Shared { items: Mutex::default(), done }))
+    pub(super) fn new(done: mpsc::Sender<Done>, program: Option<PathBuf>) -> Self {
+        Self(Arc::new(Shared { items: Mutex::default(), program, done }))
     }
 
     fn items(&self) -> MutexGuard<'_, BTreeMap<TaskId, Item>> {
@@ -74,6 +88,7 @@ impl Workbench {
             payload: Payload::default(),
             missing: (0..pieces).collect(),
             answer: Vec::new(),
+            leash: Leash::default(),
             is_touched: false,
         };
         let before = self.items().insert(record.task, item);
@@ -154,22 +169,30 @@ impl Workbench {
 
     /// Works, beside the loop.
     pub(super) fn run(&self, task: TaskId, rank: Rank) {
-        let payload = self
-            .items()
-            .get_mut(&task)
-            .filter(|item| item.rank == rank)
-            .map(|item| std::mem::take(&mut item.payload));
+        let taken = self.items().get_mut(&task).filter(|item| item.rank == rank).map(|item| {
+            let payload = std::mem::take(&mut item.payload);
+            (payload, item.leash.held())
+        });
         let bench = self.clone();
         tokio::spawn(async move {
-            let payload = payload.unwrap_or_default();
-            let worked = tokio::task::spawn_blocking(move || pieces_of(answer::work(&payload.0))).await;
-            let pieces = worked.unwrap_or_else(|error| {
-                tracing::error!("a task's work came to no end: {error}");
-                pieces_of(answer::failure("the worker failed at it"))
-            });
-            bench.finish(&task, rank, pieces);
+            if let Some((payload, held)) = taken {
+                let shared = Arc::clone(&bench.0);
+                let working = move || pieces_of(worker::work(shared.program.as_deref(), payload, &held));
+                let worked = tokio::task::spawn_blocking(working).await;
+                let pieces = worked.unwrap_or_else(|error| {
+                    tracing::error!("a task's work came to no end: {error}");
+                    pieces_of(failure("the worker failed at it"))
+                });
+                bench.finish(&task, rank, pieces);
+            }
             let _ = bench.0.done.send(Done::Worked { task, rank }).await;
         });
+    }
+
+    /// Forgets everything, and ends what is under way: this node stops.
+    pub(super) fn clear(&self) {
+        let all = std::mem::take(&mut *self.items());
+        drop(all);
     }
 
     fn finish(&self, task: &TaskId, rank: Rank, pieces: Vec<(BodyId, Arc<Vec<u8>>)>) {
@@ -202,6 +225,7 @@ mod tests {
         member::{Epoch, NodeNumber},
         task::{Claim, Phase, TaskKind},
     };
+    use crate::work::answer;
 
     fn client(byte: u8) -> PeerId {
         Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public().to_peer_id()
@@ -227,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn only_its_client_brings_it_under_the_assignment_that_counts_and_all_of_it() {
         let (done, mut heard) = mpsc::channel(8);
-        let bench = Workbench::new(done);
+        let bench = Workbench::new(done, None);
         let record = record(limits::CHUNK_BYTES as u64 + 3, 2);
         bench.expect(&record);
         let (first, last) = (vec![7; limits::CHUNK_BYTES], vec![9; 3]);
@@ -251,7 +275,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_envelope_gets_an_answer_too_and_only_its_client_takes_it() {
         let (done, mut heard) = mpsc::channel(8);
-        let bench = Workbench::new(done);
+        let bench = Workbench::new(done, None);
         let record = record(3, 1);
         bench.expect(&record);
         let body = vec![1, 2, 3];

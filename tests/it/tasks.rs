@@ -104,6 +104,20 @@ fn signal(cluster: &Cluster, node: usize, name: &str) {
     send(cluster.nodes.pid(node).expect("it runs"), name);
 }
 
+/// The processes in which a node works on tasks.
+fn at_work(cluster: &Cluster, node: usize) -> Vec<u32> {
+    let node = cluster.nodes.pid(node).expect("it runs").to_string();
+    let all = std::fs::read_dir("/proc").expect("there is a /proc").flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let of_node = pids.filter(|pid| {
+        // What follows the name in brackets: its state, its parent.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let mut words = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        words.nth(1) == Some(&node)
+    });
+    of_node.collect()
+}
+
 fn no_task_is_in_hand(cluster: &Cluster) {
     wait_for("free slots everywhere", PATIENCE, || {
         let nodes = objects(&cluster.ok(&["nodes", "--json"]));
@@ -180,6 +194,54 @@ fn what_a_dead_or_frozen_worker_had_is_done_by_another_and_its_late_answer_count
 }
 
 #[test]
+fn a_dead_coordinator_and_a_dead_worker_at_once_cost_no_task() {
+    let mut cluster = Cluster::start(5);
+    let first = coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(8, 1600, 1200));
+    let name = |client: usize| format!("both gone {client}");
+    let six: Vec<Hiding> = (0..6).map(|client| hide(&cluster, text(&image), &name(client), &[])).collect();
+    // A worker that is not the coordinator has something to do.
+    let mut second = None;
+    wait_for("another worker", PATIENCE, || {
+        let tasks = objects(&cluster.ok(&["history", "--json"]));
+        let open = tasks.iter().filter(|task| task["phase"] == "started" || task["phase"] == "assigned");
+        let names: Vec<String> = open.map(|task| task["worker_name"].to_string()).collect();
+        let busy =
+            |node: &usize| names.iter().any(|name| *name == format!("{:?}", cluster.nodes.all[*node].name));
+        second = (0..5).filter(|node| *node != first).find(busy);
+        second.is_some()
+    });
+    let second = second.expect("it was waited for");
+    cluster.nodes.kill(first).expect("killed");
+    cluster.nodes.kill(second).expect("killed");
+    let slowest = six.into_iter().map(|hiding| hiding.wait(&cluster)).max();
+    println!("coordinator and worker killed: six tasks took {slowest:?} at most");
+    let next = coordinator(&cluster);
+    assert!(next != first && next != second);
+    no_task_is_in_hand(&cluster);
+}
+
+#[test]
+fn what_kills_the_process_of_a_task_kills_no_node_and_is_not_tried_on_the_next() {
+    let cluster = Cluster::start(3);
+    coordinator(&cluster);
+    let image = cluster.file("a.png", &picture(9, 2600, 2000));
+    let hiding = hide(&cluster, text(&image), "too much", &[]);
+    let worker = worker_at(&cluster, "started");
+    let mut pids = Vec::new();
+    wait_for("the process of a task", PATIENCE, || {
+        pids = at_work(&cluster, worker);
+        !pids.is_empty()
+    });
+    send(pids[0], "SEGV");
+    let output = hiding.child.wait_with_output().expect("it ends");
+    ends(&Answer::of(&output, hiding.began), 1, &["the worker failed at it"]);
+    assert_eq!(status(&cluster)["nodes_alive"], 3);
+    assert_eq!(history(&cluster).1, 0, "nobody else was given it");
+    no_task_is_in_hand(&cluster);
+}
+
+#[test]
 fn a_node_that_is_asked_to_stop_finishes_first_or_hands_over() {
     let mut cluster = Cluster::start(3);
     coordinator(&cluster);
@@ -205,6 +267,7 @@ fn a_task_can_be_cancelled_and_ends_with_its_time() {
     let task = tasks[0]["task"].as_str().expect("a name").to_owned();
     assert_eq!(json(&cluster.run(&["task", "show", &task, "--json"]))["kind"], "hide");
     ends(&cluster.run(&["task", "cancel", &task]), 0, &["cancelled"]);
+    wait_for("the end of its process", PATIENCE, || at_work(&cluster, 0).is_empty());
     let output = hiding.child.wait_with_output().expect("it ends");
     ends(&Answer::of(&output, hiding.began), 1, &["cancelled"]);
     assert!(!hiding.out.exists());

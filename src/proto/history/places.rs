@@ -32,7 +32,7 @@ impl Means {
 pub(super) struct Places {
     means: Means,
     taken: BTreeMap<TaskId, Taken>,
-    /// Work that cannot be stopped, whether it is still wanted or not, and the bytes that it holds.
+    /// Work that has not ended, whether it is still wanted or not, and the bytes that it holds.
     running: BTreeMap<(TaskId, Rank), u64>,
     serial: u64,
     is_leaving: bool,

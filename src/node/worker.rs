@@ -1,0 +1,193 @@
+//! One task's work in a process of its own: a picture at which a decoder fails, or for which there is not
+//! memory enough, ends that process and not the node; and work that nobody wants any more ends at once.
+//!
+//! The process is this program again. It gets the payload by its standard input, gives the answer by its
+//! standard output, and ends. Nothing of a picture is written anywhere, and what it says on the way is
+//! heard by nobody: that might be of the picture. It knows no home, no key and no network.
+
+use std::{
+    ffi::OsString,
+    io::{self, Read, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{model::limits, work::answer};
+
+/// The first argument of such a process; no command for people.
+pub const ARGUMENT: &str = "__worker";
+
+/// Ends the work of one task when it is dropped.
+#[derive(Default)]
+pub(super) struct Leash(Arc<Mutex<State>>);
+
+/// The other end of a [`Leash`].
+#[derive(Clone)]
+pub(super) struct Held(Arc<Mutex<State>>);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    NotBegun,
+    Works(Child),
+    Over,
+}
+
+impl Leash {
+    pub(super) fn held(&self) -> Held {
+        Held(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0);
+        match &mut *state {
+            State::NotBegun => *state = State::Over,
+            // Whoever reads from it sees its end, and buries it.
+            State::Works(child) => drop(child.kill()),
+            State::Over => {}
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Works on this payload in a process of its own, which `program` becomes; blocks until it has ended. Where no
+/// process can be made, this thread does it.
+pub(super) fn work(program: Option<&Path>, payload: impl AsRef<[u8]>, held: &Held) -> Vec<u8> {
+    let begun = program.map(|program| begin(program, payload.as_ref().len(), held));
+    let (stdin, stdout) = match begun {
+        None => return answer::work(payload.as_ref()),
+        Some(Ok(Some(pipes))) => pipes,
+        Some(Ok(None)) => return answer::failure("nobody wants it any more"),
+        Some(Err(error)) => {
+            tracing::warn!("there is no process for a task, a thread does it: {error}");
+            return answer::work(payload.as_ref());
+        }
+    };
+    let answered = talk(stdin, stdout, payload);
+    let status = match std::mem::replace(&mut *lock(&held.0), State::Over) {
+        State::Works(mut child) => child.wait(),
+        State::NotBegun | State::Over => return answer::failure("nobody wants it any more"),
+    };
+    match (answered, status) {
+        (Ok(answer), Ok(status)) if status.success() => answer,
+        (answered, status) => {
+            tracing::error!("a worker's process came to no good end: {status:?}, {:?}", answered.err());
+            answer::failure("the worker failed at it")
+        }
+    }
+}
+
+/// Starts the process, unless its work is not wanted any more.
+fn begin(program: &Path, bytes: usize, held: &Held) -> io::Result<Option<(ChildStdin, ChildStdout)>> {
+    let mut state = lock(&held.0);
+    if matches!(*state, State::Over) {
+        return Ok(None);
+    }
+    let mut command = Command::new(program);
+    // Ctrl-C at the terminal of a node is for the node, which finishes its tasks first: so a group of its own.
+    command.args([ARGUMENT, &bytes.to_string()]).env_clear().process_group(0);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let pipes = child.stdin.take().zip(child.stdout.take());
+    *state = State::Works(child);
+    Ok(pipes)
+}
+
+/// Gives it the payload, which is then let go, and reads its answer. It reads all before it says anything.
+fn talk(mut stdin: ChildStdin, stdout: ChildStdout, payload: impl AsRef<[u8]>) -> io::Result<Vec<u8>> {
+    stdin.write_all(payload.as_ref())?;
+    drop((stdin, payload));
+    let mut answer = Vec::new();
+    stdout.take(limits::TASK_RESULT_BYTES_MAX as u64 + 1).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// The process itself, if these arguments are one's; otherwise none. Its exit code says whether it has answered.
+pub fn serve(arguments: &[OsString]) -> Option<ExitCode> {
+    let [_, argument, bytes] = arguments else { return None };
+    if argument != ARGUMENT {
+        return None;
+    }
+    // No sentence, and no image of its memory on a disk.
+    std::panic::set_hook(Box::new(|_| std::process::exit(1)));
+    let bytes = bytes.to_str().and_then(|text| text.parse::<u64>().ok());
+    let bytes = bytes.filter(|bytes| *bytes <= limits::TASK_PAYLOAD_BYTES_MAX);
+    let served = bytes.is_some_and(|bytes| answer_from(bytes).is_ok());
+    Some(if served { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn answer_from(bytes: u64) -> io::Result<()> {
+    // Linux: where memory runs out, this process goes before a node does. Elsewhere nobody reads it.
+    drop(std::fs::write("/proc/self/oom_score_adj", "1000"));
+    let mut payload = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+    io::stdin().lock().take(bytes).read_to_end(&mut payload)?;
+    if payload.len() as u64 != bytes {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let answer = answer::work(&payload);
+    drop(payload);
+    let mut out = io::stdout().lock();
+    out.write_all(&answer)?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sentence(answer: Vec<u8>) -> String {
+        answer::read(answer).expect("an answer").expect_err("no picture comes of it")
+    }
+
+    #[test]
+    fn without_a_process_a_thread_does_it() {
+        for program in [None, Some(Path::new("/there/is/no/such/program"))] {
+            let leash = Leash::default();
+            let said = sentence(work(program, [1, 2, 3], &leash.held()));
+            assert_eq!(said, sentence(answer::work(&[1, 2, 3])), "{program:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_fails_is_a_sentence() {
+        for program in ["/bin/false", "/bin/cat"] {
+            let leash = Leash::default();
+            let said = sentence(work(Some(Path::new(program)), vec![7; 1 << 20], &leash.held()));
+            assert_eq!(said, "the worker failed at it", "{program}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_wants_ends_at_once() {
+        let leash = Leash::default();
+        let held = leash.held();
+        drop(leash);
+        assert_eq!(sentence(work(Some(Path::new("/bin/cat")), [1], &held)), "nobody wants it any more");
+
+        // One that would read for ever: it is ended from outside.
+        let leash = Leash::default();
+        let held = leash.held();
+        let worker = std::thread::spawn(move || work(Some(Path::new("/usr/bin/yes")), [1], &held));
+        while !matches!(*lock(&leash.0), State::Works(_)) {
+            std::thread::yield_now();
+        }
+        drop(leash);
+        assert_eq!(sentence(worker.join().expect("it ends")), "the worker failed at it");
+    }
+
+    #[test]
+    fn other_arguments_are_no_worker() {
+        let arguments = |all: &[&str]| all.iter().map(OsString::from).collect::<Vec<_>>();
+        for other in
+            [&["tintype"][..], &["tintype", "status"], &["tintype", "ls", "3"], &["tintype", ARGUMENT]]
+        {
+            assert!(serve(&arguments(other)).is_none());
+        }
+    }
+}
