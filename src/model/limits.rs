@@ -501,6 +501,8 @@ pub const QUARANTINE_MAX: usize = 64;
 pub const FREE_SPACE_MAX_AGE: Millis = Millis(250);
 /// Bytes taken after which free space is asked for again.
 pub const FREE_SPACE_MAX_TAKEN_BYTES: u64 = 32 << 20;
+/// Room that a node keeps on its disk for its own next start: a record file is opened with some pages.
+pub const BALLAST_BYTES: u64 = 4 << 20;
 /// Free space below which not even records are written: a transaction that meets a full disk in its middle
 /// would stop the node.
 pub const RECORD_FLOOR_BYTES: u64 = 16 << 20;
