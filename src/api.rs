@@ -306,6 +306,7 @@ fn exit_and_remedy(error: &Error) -> (Exit, String) {
         Error::Unreachable { .. } => {
             (Exit::NoQuorum, "start a node with `tintype up`, or name one with `--node HOST:PORT`")
         }
+        Error::Crowded { .. } => (Exit::NoQuorum, "run it again in a moment, with fewer commands at once"),
         Error::NoQuorum { reading: true } => (
             Exit::NoQuorum,
             "start more of the nodes that `tintype nodes` lists, or read the newest version \

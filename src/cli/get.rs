@@ -220,7 +220,7 @@ fn cannot_open(path: &Path, error: &std::io::Error) -> Problem {
 }
 
 fn sentence(done: &GetDone) -> String {
-    let to = done.path.as_ref().map_or_else(String::new, |path| format!("  -> {}", path.display()));
+    let to = done.path.as_ref().map_or_else(String::new, |path| format!("  -> {}", text::path(path)));
     let head = format!("{}  version {}  {}{to}", done.name, done.version, text::size(done.bytes));
     match (done.unchanged, done.resumed_bytes) {
         (true, _) => format!("{head}  unchanged"),

@@ -2,7 +2,11 @@
 //!
 //! What fits is known before anything is sent, and a picture that comes back is read before it is kept.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use serde::Serialize;
 
@@ -56,7 +60,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct Done<'a> {
     image: String,
-    path: Option<&'a std::path::Path>,
+    path: Option<&'a Path>,
     bytes: u64,
     hidden_bytes: u64,
     capacity: u64,
@@ -82,7 +86,7 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
         Target::plan(args.output.as_deref(), &args.image, |stem| format!("{stem}.hidden.png"), output)?;
     target.hold_lossless()?;
     let object = args.store.as_deref().map(|name| object_name(name, &target)).transpose()?;
-    if args.image == std::path::Path::new("-") && args.file.as_deref() == Some(&args.image) {
+    if args.image == Path::new("-") && args.file.as_deref() == Some(&args.image) {
         return Err(
             problem::usage("picture and file cannot both be standard input", "name one of them").into()
         );
@@ -133,9 +137,16 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
 
 /// The object's name: the given one, or that of the file that would be written.
 fn object_name(given: &str, target: &Target) -> Result<String, Problem> {
-    let of_file =
-        target.path().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
-    let name = if given.is_empty() { of_file.unwrap_or_default() } else { given.to_owned() };
+    let of_file = target.path().and_then(Path::file_name).unwrap_or_default();
+    let name = match (given, of_file.to_str()) {
+        ("", Some(of_file)) => of_file.to_owned(),
+        // Made into text by force, two such names could be one, and one picture a version of the other.
+        ("", None) => {
+            let error = format!("{}: its name is not UTF-8", text::path(of_file.as_ref()));
+            return Err(problem::usage(error, "give a name with --store=NAME"));
+        }
+        (given, _) => given.to_owned(),
+    };
     match ObjectName::parse(&name) {
         Ok(_) => Ok(name),
         Err(error) => Err(problem::usage(format!("{name:?}: {error}"), "give another with --store=NAME")),
@@ -199,11 +210,30 @@ async fn store(name: String, png: &[u8], force: bool, context: &Context) -> Resu
 fn sentence(done: &Done<'_>) -> String {
     let sealed = if done.sealed { ", sealed" } else { "" };
     let hidden = format!("{} of {} bytes hidden{sealed}", done.hidden_bytes, done.capacity);
-    let path = done.path.map_or_else(String::new, |path| format!("  -> {}", path.display()));
+    let path = done.path.map_or_else(String::new, |path| format!("  -> {}", text::path(path)));
     let stored = done
         .stored
         .as_ref()
         .map_or_else(String::new, |stored| format!("  stored as {} version {}", stored.name, stored.version));
     let (size, took) = (text::size(done.bytes), text::duration(done.ms));
     format!("{}  {hidden}{path}{stored}  {size}  {took}", done.image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_name_that_is_not_utf8_is_no_name_of_an_object() {
+        use std::os::unix::ffi::OsStrExt;
+        let target = |name: &[u8]| Target::File(PathBuf::from(std::ffi::OsStr::from_bytes(name)));
+        assert_eq!(object_name("", &target(b"a/b.png")), Ok("b.png".to_owned()));
+        let refused = object_name("", &target(b"\xff.png")).unwrap_err();
+        assert!(
+            refused.error.contains("not UTF-8") && refused.remedy.contains("--store=NAME"),
+            "{refused:?}"
+        );
+        assert_eq!(object_name("mine.png", &target(b"\xfe.png")), Ok("mine.png".to_owned()));
+    }
 }

@@ -142,8 +142,9 @@ impl Output {
             return;
         }
         let label = if self.colour { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" };
+        let name = name.map(|name| text::path(name.as_ref()));
         let whose =
-            name.filter(|name| !error.contains(*name)).map_or(String::new(), |name| format!("{name}: "));
+            name.filter(|name| !error.contains(name)).map_or(String::new(), |name| format!("{name}: "));
         let mut lines = format!("{label} {}", text::sanitised(&format!("{whose}{error}")));
         if !remedy.is_empty() {
             lines = format!("{lines}\n       {}", text::sanitised(remedy));

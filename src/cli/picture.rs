@@ -10,6 +10,7 @@ use std::{
 use super::{
     output::Output,
     problem::{self, Halt},
+    text,
     work::blocking,
 };
 use crate::{
@@ -48,7 +49,8 @@ impl Target {
     /// Reads `-o`; without it, a file of this name beside `image`.
     ///
     /// # Errors
-    /// Usage: standard output, and JSON on it too; a result beside standard input.
+    /// Usage: standard output, and JSON on it too; a result beside standard input, or beside a file whose
+    /// name is not UTF-8.
     pub fn plan(
         given: Option<&Path>,
         image: &Path,
@@ -65,8 +67,13 @@ impl Target {
                 Err(problem::usage("a picture on standard input has no name to write beside", "give -o FILE"))
             }
             None => {
-                let stem = image.file_stem().unwrap_or_default().to_string_lossy();
-                Ok(Self::File(image.with_file_name(beside(&stem))))
+                // Made into text by force, two names could become one, and one result replace another.
+                let stem = image.file_stem().unwrap_or_default().to_str();
+                let stem = stem.ok_or_else(|| {
+                    let error = format!("{}: its name is not UTF-8", text::path(image));
+                    problem::usage(error, "say where the result goes: -o FILE")
+                })?;
+                Ok(Self::File(image.with_file_name(beside(stem))))
             }
         }
     }
@@ -258,6 +265,15 @@ mod tests {
         assert_eq!(plan(Some("x.png"), "a.jpg"), Ok(Target::File("x.png".into())));
         assert_eq!(plan(Some("-"), "a.jpg"), Ok(Target::Stdout));
         assert!(plan(None, "-").is_err());
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStrExt;
+            let odd = Path::new(std::ffi::OsStr::from_bytes(b"trip/\xff.jpg"));
+            let beside = |given| Target::plan(given, odd, |stem| format!("{stem}.hidden.png"), &output);
+            let refused = beside(None).unwrap_err();
+            assert!(refused.error.contains("not UTF-8") && refused.remedy.contains("-o FILE"), "{refused:?}");
+            assert_eq!(beside(Some(Path::new("x.png"))), Ok(Target::File("x.png".into())));
+        }
         let json = Output::new(true, true);
         assert!(Target::plan(Some(Path::new("-")), Path::new("a"), |_| String::new(), &json).is_err());
     }

@@ -76,7 +76,7 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
     let several = plan.items.len() + plan.refused.len() > 1;
     let mut failures = Failures::new(&context.output, several);
     for refused in &plan.refused {
-        let error = format!("{}: {}", refused.path, refused.reason);
+        let error = format!("{}: {}", text::path(refused.path.as_ref()), refused.reason);
         failures.add(&refused.path, Problem::failed(error, refused.remedy))?;
     }
     if !plan.items.is_empty() {

@@ -159,7 +159,7 @@ fn not_opened(whose: &str, error: NotOpened) -> Problem {
 }
 
 fn sentence(done: &Done<'_>) -> String {
-    let path = done.path.map_or_else(String::new, |path| format!("  -> {}", path.display()));
+    let path = done.path.map_or_else(String::new, |path| format!("  -> {}", text::path(path)));
     let sealed = if done.sealed { "  sealed" } else { "" };
     format!("{}  {}{sealed}{path}", done.image, text::size(done.bytes))
 }

@@ -148,7 +148,7 @@ fn ending(picture: &[u8]) -> Result<&'static str, Problem> {
 
 /// `photo.jpg  3.4 MB  -> photo.thumb.jpg  320 x 240 pixels  19.8 kB  41 ms`
 fn sentence(done: &Done<'_>) -> String {
-    let path = done.path.map_or_else(String::new, |path| format!("  -> {}", path.display()));
+    let path = done.path.map_or_else(String::new, |path| format!("  -> {}", text::path(path)));
     format!(
         "{}  {}{path}  {} x {} pixels  {}  {}",
         done.image,

@@ -2,22 +2,36 @@
 //!
 //! Pure: everything that depends on the moment gets it as an argument.
 
-/// Removes what could steer a terminal or turn a line around: control characters and marks of the direction
-/// of writing; what [`upright`] writes out is written out. Line ends and tabs stay.
+use std::path::Path;
+
+/// Removes what could steer a terminal: control characters; what [`upright`] writes out is written out. Line
+/// ends and tabs stay.
 pub fn sanitised(text: &str) -> String {
-    let hostile =
-        |c: char| (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{200e}' | '\u{200f}');
+    let hostile = |c: char| c.is_control() && c != '\n' && c != '\t';
     upright(text).chars().map(|c| if hostile(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// Writes out the characters that turn the text around them, as `\u{202e}`: embeddings, overrides and
-/// isolates of the Unicode Bidirectional Algorithm (UAX 9). They are format characters, no control
-/// characters, so a name may have them; but a line of text must not read as another, wherever it is read.
+/// Writes out the characters that turn or break the text around them, as `\u{202e}`: marks, embeddings,
+/// overrides and isolates of the Unicode Bidirectional Algorithm (UAX 9), and the separators of lines and
+/// paragraphs. They are no control characters, so a name may have them; but a line of text must not read as
+/// another, wherever it is read.
 pub fn upright(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    written_out(text, |c| {
+        let is_mark = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}');
+        is_mark || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    })
+}
+
+/// A file of this machine in a line of text. No name in a vault has a control character, but the name of a
+/// file may have any, a line end too: here they are written out, as `\n` or `\u{1b}`.
+pub fn path(path: &Path) -> String {
+    written_out(&path.display().to_string(), char::is_control)
+}
+
+fn written_out(text: &str, is_hostile: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if turns(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+        if is_hostile(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
 }
@@ -166,7 +180,11 @@ mod tests {
     fn nothing_that_steers_a_terminal_gets_through() {
         assert_eq!(sanitised("a\u{1b}[31mb\u{7}\rc\u{202e}d"), "a\u{fffd}[31mb\u{fffd}\u{fffd}c\\u{202e}d");
         assert_eq!(upright("a\u{2066}b\u{2069}\u{202a}"), "a\\u{2066}b\\u{2069}\\u{202a}");
-        assert_eq!(upright("\u{5d0}\u{200f} bär"), "\u{5d0}\u{200f} bär");
+        assert_eq!(upright("\u{5d0}\u{200f} bär"), "\u{5d0}\\u{200f} bär");
+        for mark in ['\u{61c}', '\u{200e}', '\u{2028}', '\u{2029}'] {
+            assert_eq!(upright(&format!("a{mark}b")), format!("a{}b", mark.escape_unicode()));
+        }
+        assert_eq!(path(Path::new("a\nb\u{1b}[31m/bär.png")), "a\\nb\\u{1b}[31m/bär.png");
         assert_eq!(sanitised("bär\tund\nzeile"), "bär\tund\nzeile");
     }
 

@@ -50,7 +50,8 @@ impl Client {
     }
 
     /// Asks one after the other, half a second apart, until one decides; with an empty `order` whoever is
-    /// connected. Those that decide nothing (busy, no quorum, not ready) are the answer only if nobody does.
+    /// connected. Those that decide nothing (busy, no quorum, not ready) are the answer only if nobody does;
+    /// who is busy is asked again for longer than who is silent is waited for.
     /// Who could not be asked, because connections are gone, is waited for until the patience is over.
     pub(super) async fn ask_first(
         &self,
@@ -63,7 +64,7 @@ impl Client {
         let mut round = Round::default();
         loop {
             let now = self.awake.now();
-            let left = patience.since(now.since(began));
+            let left = round.patience(patience).since(now.since(began));
             if left == Millis(0) {
                 break;
             }
@@ -224,6 +225,12 @@ impl Round {
         Some(next)
     }
 
+    /// More than with silent nodes while one says that it is busy.
+    fn patience(&self, with_silence: Millis) -> Millis {
+        let is_busy = self.undecided.values().any(|response| matches!(response, Response::Busy));
+        if is_busy { with_silence.max(limits::BUSY_PATIENCE) } else { with_silence }
+    }
+
     fn on_silence(&mut self, now: Millis, peer: PeerId) {
         self.asked.remove(&peer);
         self.again_at.insert(peer, now + ASK_AGAIN);
@@ -236,10 +243,11 @@ impl Round {
     }
 
     /// Whether waiting for others is of no use: a node has looked for a majority itself, for as long as there
-    /// is patience; or all have answered.
+    /// is patience; or all have answered what will be no other in a moment. Who is busy will have time.
     fn is_settled(&self, everybody: &[PeerId]) -> bool {
         let no_quorum = self.undecided.values().any(|response| matches!(response, Response::NoQuorum));
-        let all = everybody.iter().all(|peer| self.undecided.contains_key(peer));
+        let lasting = |peer| self.undecided.get(peer).is_some_and(|r| !matches!(r, Response::Busy));
+        let all = everybody.iter().all(lasting);
         no_quorum || (all && !everybody.is_empty())
     }
 
@@ -291,6 +299,7 @@ mod tests {
         round.on_undecided(Millis(620), p[2], Response::Busy);
         assert_eq!(round.next(Millis(620), &p), None);
         assert!(!round.is_settled(&p), "two have said nothing");
+        assert_eq!(round.patience(limits::CLIENT_PATIENCE), limits::BUSY_PATIENCE, "one has no time now");
         assert_eq!(round.next(Millis(620) + ASK_AGAIN, &p), Some(p[0]));
         round.on_undecided(Millis(730), p[0], Response::NoQuorum);
         assert!(round.is_settled(&p));
@@ -298,9 +307,12 @@ mod tests {
         let mut round = Round::default();
         for peer in p {
             assert_eq!(round.next(Millis(0), &[peer]), Some(peer));
-            round.on_undecided(Millis(0), peer, Response::Busy);
+            round.on_undecided(Millis(0), peer, Response::NotReady(String::new()));
         }
         assert!(round.is_settled(&p), "all have answered");
+        assert_eq!(round.patience(limits::CLIENT_PATIENCE), limits::CLIENT_PATIENCE);
+        round.on_undecided(Millis(0), p[1], Response::Busy);
+        assert!(!round.is_settled(&p), "one has too much to do just now");
         assert!(!Round::default().is_settled(&[]), "there is nobody to answer yet");
     }
 

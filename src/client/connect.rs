@@ -30,7 +30,7 @@ use crate::{
     net::{
         Event, Multiaddr, Net, NetConfig, NetHandle,
         address::{self, AddressError},
-        transport::{self, Gate, Keys, Me, OwnStarts},
+        transport::{self, Gate, Keys, Me, OwnStarts, Refusal},
     },
     proto::placement::Weighted,
     seal::admission::{ClientRight, ClusterKey},
@@ -78,8 +78,9 @@ impl Client {
     /// Connects to the first node that answers.
     ///
     /// # Errors
-    /// [`Error::Key`], [`Error::Unreachable`] after two seconds, [`Error::Usage`] for what is no address. A
-    /// name that has no address now is no error as long as another address was given.
+    /// [`Error::Key`], [`Error::Unreachable`] after two seconds, [`Error::Crowded`] after ten at a node that
+    /// is admitting others, [`Error::Usage`] for what is no address. A name
+    /// that has no address now is no error as long as another address was given.
     pub async fn open(connect: Connect) -> Result<Self, Error> {
         let home = Home::at(&connect.home);
         let keys = client_keys(&home)?;
@@ -132,7 +133,7 @@ impl Client {
                 self.note_answer(*peer);
                 return Ok(());
             }
-            let left = limits::CLIENT_PATIENCE.since(self.awake.since(began));
+            let left = self.admission_patience(limits::CLIENT_PATIENCE).since(self.awake.since(began));
             let step = Duration::from(left).min(awake::LOOK_EVERY);
             let changed = tokio::time::timeout(step, peers.changed()).await;
             if left == Millis(0) || matches!(changed, Ok(Err(_))) {
@@ -141,11 +142,21 @@ impl Client {
         }
     }
 
+    /// The patience with nodes that say nothing; more while one of them says that our turn will come.
+    pub(super) fn admission_patience(&self, with_silence: Millis) -> Millis {
+        if self.quic.gate().is_in_line() { with_silence.max(limits::ADMISSION_TURN) } else { with_silence }
+    }
+
     pub(super) fn unreachable(&self, since: Instant) -> Error {
         self.unreachable_for(Millis(super::put::millis(since)))
     }
 
     pub(super) fn unreachable_for(&self, waited: Millis) -> Error {
+        let gate = self.quic.gate();
+        let was_put_off = gate.is_in_line() || gate.refused().contains_key(&Refusal::Busy);
+        if was_put_off && self.net.connected().is_empty() {
+            return Error::Crowded { waited_ms: waited.0 };
+        }
         Error::Unreachable { waited_ms: waited.0, hint: self.network.hint() }
     }
 
@@ -184,7 +195,7 @@ impl Client {
     }
 
     /// Gives the others a moment to be connected too: a put wants two of them at once. One that is down must
-    /// not hold up every command.
+    /// not hold up every command; one that says that our turn will come is waited for.
     async fn wait_for_members(&self, view: &View) {
         let mut peers = self.net.watch_peers();
         for (count, patience) in [(2, PAIR_PATIENCE), (usize::MAX, REST_PATIENCE)] {
@@ -192,7 +203,12 @@ impl Client {
             let reached = |connected: &crate::net::Peers| {
                 view.members.iter().filter(|m| connected.contains_key(&m.peer)).count() >= count
             };
-            let _ = tokio::time::timeout(patience, peers.wait_for(reached)).await;
+            let began = self.awake.now();
+            // For the second one only: what two can do needs no third.
+            while tokio::time::timeout(patience, peers.wait_for(reached)).await.is_err()
+                && (count <= 2 && self.quic.gate().is_in_line())
+                && self.awake.since(began) < limits::CLIENT_PATIENCE
+            {}
         }
     }
 

@@ -8,6 +8,9 @@ pub enum Error {
     /// No node answered at all.
     #[error("no node answered within {waited_ms} ms{hint}")]
     Unreachable { waited_ms: u64, hint: String },
+    /// Nodes are there, and let others in all the while.
+    #[error("the node is busy admitting others: no turn came within {waited_ms} ms")]
+    Crowded { waited_ms: u64 },
     /// Nodes answered, but fewer than a majority of the object's acceptors.
     #[error("no majority of the nodes that decide about this object answered")]
     NoQuorum { reading: bool },

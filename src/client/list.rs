@@ -4,7 +4,10 @@
 //! majority makes the listing incomplete, and it says so. What is older than this home has seen it, or gone,
 //! is a finding: an older state was put back, and a listing must not hide that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde_bytes::ByteBuf;
 
@@ -15,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{
-        ObjectId, PeerId, limits,
+        Millis, ObjectId, PeerId, limits,
         register::VerifiedRegister,
         rpc::{ListRequest, RecordInfo, RecordPage, Request, Response},
     },
@@ -26,6 +29,9 @@ use crate::{
         register::{self, ListClaim},
     },
 };
+
+/// The pause before those are asked that could not be asked, or did not answer.
+const LIST_AGAIN: Duration = Duration::from_millis(50);
 
 /// One node's records of the owner.
 type Records = BTreeMap<ObjectId, (Ballot, RecordInfo)>;
@@ -93,13 +99,10 @@ impl Client {
             true => BTreeMap::new(),
             false => self.with_state(move |state| state.all_of(founding, owner)).await?,
         };
-        let peers: Vec<PeerId> = view.members.iter().map(|m| m.peer).collect();
-        let asked = peers.iter().map(|peer| self.list_node(&keys, *peer));
-        let answers = futures::future::join_all(asked).await;
-        let scans: BTreeMap<PeerId, Records> =
-            peers.into_iter().zip(answers).filter_map(|(peer, records)| Some((peer, records?))).collect();
+        let asked = std::time::Instant::now();
+        let scans = self.list_nodes(view, &keys, any).await;
         if scans.is_empty() {
-            return Err(self.unreachable(std::time::Instant::now()));
+            return Err(self.unreachable(asked));
         }
         let mut listing =
             Listing { incomplete: !any && lacks_a_majority(view, &scans), ..Listing::default() };
@@ -201,13 +204,37 @@ impl Client {
         Ok(self.read_register(object, false).await?.value)
     }
 
+    /// The records of all who can be asked. While they are no majority, those that come meanwhile are asked
+    /// too: a machine on which many commands run needs its time to be connected.
+    async fn list_nodes(&self, view: &View, keys: &UserKeys, any: bool) -> BTreeMap<PeerId, Records> {
+        let began = self.awake.now();
+        // The time since the start of a command counts, not that of a shell.
+        let patience = limits::CLIENT_PATIENCE.since(began).max(limits::NO_PROGRESS);
+        let (mut scans, mut answer_within) = (BTreeMap::new(), limits::NO_PROGRESS);
+        loop {
+            let missing = view.members.iter().map(|m| m.peer).filter(|peer| !scans.contains_key(peer));
+            let asked = missing
+                .map(|peer| async move { Some((peer, self.list_node(keys, peer, answer_within).await?)) });
+            let answers = futures::future::join_all(asked.collect::<Vec<_>>()).await;
+            scans.extend(answers.into_iter().flatten());
+            let enough = if any { !scans.is_empty() } else { !lacks_a_majority(view, &scans) };
+            let patience = if scans.is_empty() { limits::CLIENT_PATIENCE } else { patience };
+            if enough || self.awake.since(began) >= self.admission_patience(patience) {
+                return scans;
+            }
+            // Who is late is not helped by being asked more often.
+            answer_within = (answer_within + answer_within).min(limits::CLIENT_PATIENCE);
+            tokio::time::sleep(LIST_AGAIN).await;
+        }
+    }
+
     /// All pages of one node; none if it does not answer.
-    async fn list_node(&self, keys: &UserKeys, peer: PeerId) -> Option<Records> {
+    async fn list_node(&self, keys: &UserKeys, peer: PeerId, answer_within: Millis) -> Option<Records> {
         if !self.net.connected().contains_key(&peer) || self.is_shunned(&peer) {
             return None;
         }
         let server_boot = self.quic.gate().hello(&peer)?.mark.boot;
-        let Response::Nonce(nonce) = self.ask(peer, &Request::ListNonce, limits::NO_PROGRESS).await? else {
+        let Response::Nonce(nonce) = self.ask(peer, &Request::ListNonce, answer_within).await? else {
             return None;
         };
         let mut records = Records::new();

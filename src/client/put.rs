@@ -401,6 +401,7 @@ impl<'a> Write<'a> {
         let began = awake.now();
         crash_point("client.put.before_propose");
         let mut asked_before = false;
+        let mut said = None;
         loop {
             let left = limits::CLIENT_PATIENCE.since(awake.since(began));
             let asked = self.client.ask_first(&order, &request, left).await;
@@ -416,11 +417,17 @@ impl<'a> Write<'a> {
                     let tells = current.is_none_or(|current| !current.has_forgotten(value.version));
                     return Ok(if asked_once || tells { Fate::Conflict } else { Fate::Overtaken });
                 }
+                // Asked again, it might be done after this command has said that it was refused.
+                Ok((_, refused @ Response::Refused(_))) => return Err(undecided_error(refused, false)),
                 Ok((_, other)) => undecided_error(other, false),
                 Err(error) => error,
             };
+            // Silence when it was asked again, for the rest of the time, takes back nothing that was said.
+            if !matches!(undecided, Error::Unreachable { .. }) {
+                said = Some(undecided.clone());
+            }
             if awake.since(began) + Millis(200) >= limits::CLIENT_PATIENCE {
-                return Err(undecided);
+                return Err(said.unwrap_or(undecided));
             }
             // The same bytes again: the same request id makes it one put.
             asked_before = true;

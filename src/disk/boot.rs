@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    DiskError, Home,
+    DiskError, Home, ballast,
     crash::{Steps, steps},
     crash_point, files, folders,
     tables::{self, Start},
@@ -81,6 +81,7 @@ pub(super) fn open(home: &Home, options: &DiskOptions) -> Result<Opened, DiskErr
     let format = format(home)?;
     let is_new = format.is_none();
     files::remove_temps(&home.data_dir(), true);
+    ballast::let_go_if_full(&home.ballast_path(), &home.data_dir());
     if home.rolled_back_path().symlink_metadata().is_ok() {
         return Err(DiskError::RolledBack { data: home.data_dir() });
     }
@@ -106,6 +107,7 @@ pub(super) fn open(home: &Home, options: &DiskOptions) -> Result<Opened, DiskErr
     let process = ProcessId(rand::random());
     let start = tables::count_start(&db, process)?;
     crash_point("disk.boot.counted");
+    ballast::lay(&home.ballast_path(), &home.data_dir());
     let boot = Boot {
         mark: BootMark { boot: start.boot, process },
         incarnation: start.incarnation,

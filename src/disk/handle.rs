@@ -131,6 +131,14 @@ impl Disk {
         self.inner.space.look(self.used_bytes().unwrap_or(0))
     }
 
+    /// Whether there is room to write down a promise, which needs less than a body.
+    ///
+    /// # Errors
+    /// [`DiskError::Full`].
+    pub fn room_for_records(&self) -> Result<(), DiskError> {
+        self.inner.space.check_records(0)
+    }
+
     /// The home.
     pub fn home(&self) -> &Home {
         &self.inner.home

@@ -107,6 +107,10 @@ impl Home {
         self.data_dir().join("rolled-back")
     }
 
+    pub(super) fn ballast_path(&self) -> PathBuf {
+        self.data_dir().join("ballast")
+    }
+
     pub(super) fn records_path(&self) -> PathBuf {
         self.data_dir().join("records.redb")
     }

@@ -7,6 +7,7 @@
 //! acknowledged.
 
 mod apply;
+mod ballast;
 mod boot;
 mod chunks;
 mod client_state;

@@ -75,10 +75,13 @@ pub const PREDECESSOR_PATIENCE: Millis = Millis(2400);
 pub const READY_PATIENCE: Millis = Millis(3000);
 /// A process so often told by one peer that another with its identity is running gives up.
 pub const STILL_CONNECTED_MAX: u32 = 2;
-/// Connections in admission at once.
-pub const ADMISSIONS_MAX: usize = 32;
-/// Connections in admission at once from one address.
-pub const ADMISSIONS_PER_ADDRESS_MAX: usize = 4;
+/// Connections in admission at once: each holds a handshake and one small window, 1 MiB in all.
+pub const ADMISSIONS_MAX: usize = 64;
+/// Connections in admission at once from one address. Commands that one machine starts together, and a
+/// household behind one address, come as one address and shall not wait long for each other: an honest
+/// admission takes a place for milliseconds. Silent ones keep theirs for [`ADMISSION_TIMEOUT`]; a quarter
+/// of all places is what one address can deny to others so, and a forged one gets none once half are taken.
+pub const ADMISSIONS_PER_ADDRESS_MAX: usize = 16;
 /// The receive window of a connection in admission: hello and proof fit many times.
 pub const ADMISSION_WINDOW_BYTES: u32 = 16 << 10;
 /// Admitted peers whose hello is remembered after their last connection closed; live ones always are.
@@ -87,10 +90,13 @@ pub const ADMITTED_REMEMBERED_MAX: usize = 1024;
 pub const GATE_EVENTS_MAX: usize = 512;
 /// Refused (address, peer, reason) that were logged; past it the set starts anew.
 pub const REFUSALS_LOGGED_MAX: usize = 1024;
-/// How often a dial that met a full admission is tried again inside the same dial, a little later each time.
-pub const BUSY_RETRIES: u32 = 4;
-/// The first pause of those; each next one is twice as long.
-pub const BUSY_PAUSE: Millis = Millis(40);
+/// So long a dial that meets a full admission is tried again inside the same dial. Whoever says "busy" is
+/// alive: a hundred commands at once on a slow machine are through in less.
+pub const ADMISSION_TURN: Millis = Millis(10_000);
+/// The first pause of those; each next one is twice as long, up to the longest.
+pub const BUSY_PAUSE: Millis = Millis(20);
+/// The longest: who waits for long shall not come less often than those who have just arrived.
+pub const BUSY_PAUSE_MAX: Millis = Millis(160);
 /// How long a node's exit waits for its connections to drain: a lost close packet is sent again meanwhile.
 pub const EXIT_PATIENCE: Millis = Millis(300);
 /// The same for a client, whose user waits: the packet leaves within a millisecond, and a lost one costs
@@ -220,6 +226,8 @@ pub const NO_PROGRESS: Millis = Millis(500);
 pub const NO_QUORUM: Millis = Millis(1500);
 /// A client that has no answer after this long says so.
 pub const CLIENT_PATIENCE: Millis = Millis(1900);
+/// A client all of whose nodes say that they are busy: they are alive, and others have their turn meanwhile.
+pub const BUSY_PATIENCE: Millis = Millis(10_000);
 /// A home proposer that does not answer this long is passed over.
 pub const HOME_PATIENCE: Millis = Millis(300);
 /// Heartbeats go out this often.
@@ -272,8 +280,9 @@ pub const PAXOS_WAITING_PER_OBJECT_MAX: usize = 16;
 pub const PAXOS_BALLOTS_CACHED_MAX: usize = 1024;
 /// Calls that a node has in hand, forwarded ones counted; past it the answer is busy.
 pub const PAXOS_CALLS_MAX: usize = 1024;
-/// Calls for one object that wait for each other.
-pub const PAXOS_CALLS_PER_OBJECT_MAX: usize = 32;
+/// Calls for one object that wait for each other. So few that the last has its turn well within
+/// [`NO_QUORUM`] on a slow machine too: who is told "busy" comes again, who is told "no quorum" gives up.
+pub const PAXOS_CALLS_PER_OBJECT_MAX: usize = 16;
 /// A phase of a round without a majority for this long is repeated: several slow fsyncs fit.
 pub const PAXOS_PHASE: Millis = Millis(300);
 /// A read whose answers disagree waits this long for the last of them before it writes.
@@ -505,6 +514,8 @@ pub const QUARANTINE_MAX: usize = 64;
 pub const FREE_SPACE_MAX_AGE: Millis = Millis(250);
 /// Bytes taken after which free space is asked for again.
 pub const FREE_SPACE_MAX_TAKEN_BYTES: u64 = 32 << 20;
+/// Room that a node keeps on its disk for its own next start: a record file is opened with some pages.
+pub const BALLAST_BYTES: u64 = 4 << 20;
 /// Free space below which not even records are written: a transaction that meets a full disk in its middle
 /// would stop the node.
 pub const RECORD_FLOOR_BYTES: u64 = 16 << 20;

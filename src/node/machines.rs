@@ -176,7 +176,10 @@ impl EventLoop {
         match caller {
             // A task that stopped waiting is no loss.
             Caller::Task(reply) => drop(reply.send(answer)),
-            Caller::Peer { reply, wants } => self.respond(reply, serve::response_of(answer, wants)),
+            Caller::Peer { reply, wants } => {
+                let response = self.response_of(answer, wants);
+                self.respond(reply, response);
+            }
         }
     }
 

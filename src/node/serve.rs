@@ -183,6 +183,25 @@ impl EventLoop {
         });
     }
 
+    /// What a ChunkPaxos answer says to a peer.
+    pub(super) fn response_of(&self, answer: chunkpaxos::Answer, wants: Wants) -> Response {
+        match response_of(answer, wants) {
+            Response::NoQuorum if wants == Wants::Commit => self.why_nothing_was_written(),
+            response => response,
+        }
+    }
+
+    /// No majority has written a value down. If this node could not either, that is most likely why.
+    fn why_nothing_was_written(&self) -> Response {
+        match self.disk.room_for_records() {
+            Err(error) if error.is_full() => Response::Refused(format!(
+                "there is no room left on the node to write it down, because {error}; make room there and run \
+                 it again"
+            )),
+            _ => Response::NoQuorum,
+        }
+    }
+
     fn on_propose(&mut self, reply: Reply, value: RawRegister) {
         if let Some(Unchecked::Proposal { reply, .. }) = self.crew.check(Unchecked::Proposal { value, reply })
         {
@@ -261,8 +280,8 @@ async fn answer_from_task(net: &NetHandle, reply: Reply, response: Response) {
     let _ = net.respond(reply.0, response.encode()).await;
 }
 
-/// What a ChunkPaxos answer says to a peer.
-pub(super) fn response_of(answer: chunkpaxos::Answer, wants: Wants) -> Response {
+/// The same, by the answer alone.
+fn response_of(answer: chunkpaxos::Answer, wants: Wants) -> Response {
     match answer.outcome {
         Outcome::Committed { copies } => Response::Committed(Commit { messages: answer.messages, copies }),
         Outcome::Conflict { current } => Response::Conflict { current: current.map(|v| v.to_raw()) },

@@ -378,6 +378,15 @@ fn a_name_that_turns_the_line_around_is_written_out() {
 }
 
 #[test]
+fn a_path_with_a_line_end_in_it_stays_on_its_line() {
+    let cluster = Cluster::start(1);
+    let odd = cluster.file("odd/b\nerror: all is lost\u{1b}[31m.bin", b"bytes");
+    let refused = cluster.run(&["put", "-r", text(odd.parent().expect("a folder"))]);
+    ends(&refused, 1, &[r"b\nerror: all is lost\u{1b}[31m.bin: it cannot be a name", "rename it"]);
+    assert!(!refused.stderr.contains("\nerror: all is lost"), "{refused:?}");
+}
+
+#[test]
 fn a_name_that_has_no_address_keeps_no_other_node_from_being_asked() {
     let cluster = Cluster::start(1);
     let (nobody, nonsense) = ("nobody.invalid:4117", "no address at all");

@@ -106,12 +106,12 @@ impl Small {
 
     /// Fills it to the last byte; the answer is the file that does.
     fn fill(&self) -> PathBuf {
-        let ballast = self.0.join("ballast");
-        let mut file = std::fs::File::create(&ballast).expect("made");
+        let filler = self.0.join("filler");
+        let mut file = std::fs::File::create(&filler).expect("made");
         let block = vec![7; 1 << 16];
         let full = (0..1 << 16).find_map(|_| std::io::Write::write_all(&mut file, &block).err());
         assert_eq!(full.map(|error| error.kind()), Some(std::io::ErrorKind::StorageFull));
-        ballast
+        filler
     }
 }
 
@@ -135,7 +135,7 @@ fn a_disk_that_is_full_to_the_last_byte_stops_nothing() {
     cluster.nodes.start_all().expect("ready");
     let before = noise(1, 2_500_000);
     put(&cluster, "before.bin", &before);
-    let ballast = small.fill();
+    let filler = small.fill();
     let during = noise(2, 2_500_000);
     put_twofold(&cluster, "during.bin", &during);
     put_twofold(&cluster, "before.bin", &during);
@@ -145,7 +145,7 @@ fn a_disk_that_is_full_to_the_last_byte_stops_nothing() {
         run_at(&cluster, 0, &["status"]).stdout.contains("takes no more chunks")
     });
     assert!(cluster.nodes.wait_for_end(0, LOOK).is_none(), "it stays up");
-    std::fs::remove_file(ballast).expect("room again");
+    std::fs::remove_file(filler).expect("room again");
     wait_for_copies(&cluster, "during.bin", 3);
     wait_until_healthy(&cluster);
     // Also what it could not write down while it was full: it is one of the two that are left.
@@ -168,19 +168,23 @@ fn the_only_node_says_that_its_disk_is_full_and_serves_again_when_it_is_not() {
     let (before, small_one) = (noise(1, 1_500_000), noise(2, 900));
     put(&cluster, "before.bin", &before);
     put(&cluster, "small.bin", &small_one);
-    let ballast = small.fill();
+    let filler = small.fill();
     // Chunks, what is a record, and a record alone: each is refused in a sentence, and the node stays up.
     for (name, len) in [("large.bin", 2_000_000), ("before.bin", 1_000_000), ("tiny.bin", 700)] {
         let refused = try_put(&cluster, name, &noise(3, len));
         ends(&refused, 1, &["no room left", "tintype status"]);
     }
-    let rm = cluster.run(&["rm", "small.bin"]);
-    assert!(matches!(rm.code, Some(1 | 5)), "{rm:?}");
+    ends(&cluster.run(&["rm", "small.bin"]), 1, &["no room left", "the disk is full", "make room"]);
     is(&cluster, "before.bin", &before);
     is(&cluster, "small.bin", &small_one);
     assert_eq!(cluster.get("large.bin"), None);
     assert!(cluster.nodes.wait_for_end(0, LOOK).is_none(), "it stays up: {}", cluster.nodes.log(0));
-    std::fs::remove_file(ballast).expect("room again");
+    // Killed, it starts all the same, and says all of that again.
+    cluster.nodes.kill(0).expect("killed");
+    cluster.nodes.restart(0).expect("ready on a full disk");
+    is(&cluster, "before.bin", &before);
+    ends(&cluster.run(&["rm", "small.bin"]), 1, &["no room left", "the disk is full"]);
+    std::fs::remove_file(filler).expect("room again");
     wait_for("a put is taken again", PATIENCE, || {
         try_put(&cluster, "before.bin", &noise(4, 1_400_000)).code == Some(0)
     });

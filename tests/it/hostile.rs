@@ -281,7 +281,7 @@ async fn two_hundred_that_never_speak_and_twenty_that_flood_pass_without_a_trace
     };
     futures::join!(attack_from_elsewhere(&scene, 200), during);
     returns_to(scene.pid, before, GROWTH_KIB).await;
-    assert!(scene.refused().await >= refused + 100, "most were counted; those without a handshake too");
+    assert!(scene.refused().await >= refused + 40, "who had a place and said nothing was counted");
     scene.serves("after.bin", 2).await;
 }
 

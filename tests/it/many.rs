@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, PROGRAM, noise, wait_for};
+use crate::{
+    cluster::{Cluster, PROGRAM, noise, wait_for},
+    inspect::alone,
+};
 
 const CLIENTS: usize = 6;
 const FILES: usize = 2;
@@ -79,6 +82,35 @@ fn clients_that_put_at_once_all_get_their_own_bytes_back() {
             let output = done(get.expect("the program starts"));
             assert!(output.stdout == bytes_of(number, file), "user {number} got other bytes");
         }
+    }
+}
+
+/// So many commands that are started together, as a script or a file manager does. More of them in a build
+/// without optimization say more about two cores than about turns.
+const COMMANDS: usize = 40;
+
+#[test]
+fn many_commands_at_once_from_one_address_all_get_their_turn() {
+    let _alone = alone();
+    for (nodes, args) in [(1, ["get", "one.bin", "-o", "-"].as_slice()), (3, &["ls"])] {
+        let cluster = Cluster::start(nodes);
+        let bytes = noise(1, 5000);
+        cluster.put("one.bin", &bytes);
+        let running: Vec<Child> = (0..COMMANDS)
+            .map(|_| {
+                let mut command = cluster.command(args);
+                command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                command.spawn().expect("the program starts")
+            })
+            .collect();
+        for child in running {
+            let said = done(child).stdout;
+            let is_right = said == bytes || String::from_utf8_lossy(&said).contains("one.bin");
+            assert!(is_right, "{nodes} nodes: {args:?} gave other bytes");
+        }
+        let status = cluster.ok(&["status", "--json"]);
+        let status: Value = serde_json::from_str(status.lines().next().expect("a line")).expect("JSON");
+        assert_eq!(status["refused"], 0, "{nodes} nodes: who waits for a turn is no attacker");
     }
 }
 

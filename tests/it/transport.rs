@@ -28,7 +28,7 @@ use libp2p::{
 use serde_bytes::ByteBuf;
 use tintype::{
     model::{
-        FoundingId, Incarnation, ProcessId,
+        FoundingId, Incarnation, Millis, ProcessId,
         hello::{BootMark, Hello, Kind, Side},
         limits,
     },
@@ -43,6 +43,8 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
+
+use crate::cluster::{PROGRAM, ends, finish};
 
 type Conn = (PeerId, StreamMuxerBox);
 
@@ -388,7 +390,8 @@ async fn a_stream_dropped_half_written_is_an_error_and_not_an_end() {
 #[tokio::test]
 async fn an_orderly_exit_reaches_the_peers_before_any_timeout() {
     let mut a = Node::member(1).await;
-    let b = Node::member(2).await;
+    let (key, at_once) = (keypair(2), TransportConfig { admission_turn: Millis(0), ..Default::default() });
+    let b = Node::start(&key, member(&key, 2), cluster(1), at_once, "127.0.0.1", 0).await;
     let mut out = b.dial(&a.addr).await.unwrap().1;
     let mut inc = a.accepted().await.unwrap().1;
     let leaving = Instant::now();
@@ -777,10 +780,22 @@ async fn full_is_an_answer_at_once_and_only_for_those_who_fill_it() {
     }
     let start = Instant::now();
     assert!(stranger(&a.addr).await.is_err(), "no handshake is even begun");
-    let b = Node::member(2).await;
+    let (key, at_once) = (keypair(2), TransportConfig { admission_turn: Millis(0), ..Default::default() });
+    let b = Node::start(&key, member(&key, 2), cluster(1), at_once, "127.0.0.1", 0).await;
     let busy = b.dial(&a.addr).await.unwrap_err();
     assert!(matches!(busy, Error::RefusedBy(Refusal::Busy)), "{busy}");
     assert!(start.elapsed() < Duration::from(limits::ADMISSION_TIMEOUT), "{:?}", start.elapsed());
+    assert!(a.gate.refused().contains_key(&Refusal::Busy), "it is known how many were put off");
+    assert_eq!((a.gate.refused_total(), b.gate.is_in_line()), (0, false), "and none of them was refused");
+    let patient = Node::member(4).await;
+    let addr = a.addr.clone();
+    let waiting = patient.dial(&addr);
+    let looking = until("it to stand in line", || patient.gate.is_in_line());
+    let mut waiting = std::pin::pin!(waiting);
+    tokio::select! {
+        early = &mut waiting => panic!("there was no place: {:?}", early.map(|_| ())),
+        () = looking => {}
+    }
 
     let key = keypair(3);
     let elsewhere =
@@ -788,10 +803,31 @@ async fn full_is_an_answer_at_once_and_only_for_those_who_fill_it() {
     let admitted = elsewhere.dial(&a.addr).await.unwrap();
     until("the other address to be let in", || a.gate.kind(&elsewhere.peer).is_some()).await;
     drop((admitted, silent));
-    for _ in 0..=limits::ADMISSIONS_PER_ADDRESS_MAX {
-        let _ = a.accepted().await;
-    }
+    let taking = async {
+        for _ in 0..limits::ADMISSIONS_PER_ADDRESS_MAX + 2 {
+            let _ = a.accepted().await;
+        }
+    };
+    let (waited_for, ()) = futures::join!(waiting, taking);
+    waited_for.expect("its turn came");
+    assert!(!patient.gate.is_in_line());
     b.dial(&a.addr).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_whose_turn_never_comes_says_why() {
+    let key = keypair(1);
+    let crowded = TransportConfig { admissions_max: 0, ..Default::default() };
+    let a = Node::start(&key, member(&key, 1), cluster(1), crowded, "127.0.0.1", 0).await;
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("keys")).unwrap();
+    let text = ClusterKey::from_bytes([1; 32]).to_text();
+    std::fs::write(home.path().join("keys/cluster.key"), &*text).unwrap();
+    let mut command = std::process::Command::new(PROGRAM);
+    command.arg("status").arg("--home").arg(home.path()).args(["--node", &a.addr.to_string()]);
+    let answer = tokio::task::spawn_blocking(move || finish(&mut command)).await.unwrap();
+    ends(&answer, 5, &["busy admitting others", "run it again in a moment"]);
+    assert_eq!(a.gate.refused_total(), 0, "nobody attacks");
 }
 
 /// A way to `addr` on which nothing comes back, as for packets with a forged sender.

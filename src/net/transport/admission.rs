@@ -45,6 +45,8 @@ const VERDICT_PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Admission {
     pub(super) gate: Gate,
     pub(super) required: bool,
+    /// How long a dial waits for its turn where others are being admitted.
+    pub(super) turn: Duration,
 }
 
 /// What one side said, as it came.

@@ -7,7 +7,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -103,6 +106,17 @@ struct Shared {
     state: Mutex<State>,
     /// Rung when a connection of an admitted peer is gone.
     left: Notify,
+    /// Dials that were told to come again and do.
+    in_line: AtomicUsize,
+}
+
+/// Counted as one dial that waits for its turn to be admitted, for as long as it lives.
+pub(super) struct InLine(Gate);
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        self.0.0.in_line.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Counted as one connection of an admitted peer for as long as it lives.
@@ -186,7 +200,14 @@ impl Gate {
             rolled_back: false,
             events,
         };
-        (Self(Arc::new(Shared { state: Mutex::new(state), left: Notify::new() })), receiver)
+        (
+            Self(Arc::new(Shared {
+                state: Mutex::new(state),
+                left: Notify::new(),
+                in_line: AtomicUsize::new(0),
+            })),
+            receiver,
+        )
     }
 
     /// From now on our hello says that we belong to this founding.
@@ -259,9 +280,22 @@ impl Gate {
         self.lock().refused.clone()
     }
 
-    /// All refusals since the start.
+    /// All refusals since the start. Who was told to come again, because others were being admitted, was not
+    /// refused, nor who left before he was admitted: a person who starts many commands at once is no attack.
     pub fn refused_total(&self) -> u64 {
-        self.lock().refused.values().sum()
+        let state = self.lock();
+        let of_the_moment = |refusal: &Refusal| matches!(refusal, Refusal::Busy | Refusal::Leaving);
+        state.refused.iter().filter(|(refusal, _)| !of_the_moment(refusal)).map(|(_, count)| count).sum()
+    }
+
+    /// Whether some dial was told to come again, by a node that is admitting others, and still does.
+    pub fn is_in_line(&self) -> bool {
+        self.0.in_line.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn stand_in_line(&self) -> InLine {
+        self.0.in_line.fetch_add(1, Ordering::Relaxed);
+        InLine(self.clone())
     }
 
     /// Whether a peer with the key has proved that our home was put back. It stays so, and nobody is let in.
@@ -390,7 +424,10 @@ impl Gate {
         }
         if state.logged.insert((ip, peer, refusal)) {
             let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-            tracing::warn!(%peer, %addr, by_them, "refused at admission: {refusal}");
+            match refusal {
+                Refusal::Busy => tracing::info!(%peer, %addr, by_them, "put off at admission: {refusal}"),
+                _ => tracing::warn!(%peer, %addr, by_them, "refused at admission: {refusal}"),
+            }
         }
         state.tell(GateEvent::Refused { peer, addr, refusal, by_them });
     }

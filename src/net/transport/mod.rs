@@ -50,7 +50,7 @@ pub use refusal::Refusal;
 pub use tls::cipher_in_words;
 
 pub use crate::model::hello::KnownPeer;
-use crate::model::{config::Packets, limits};
+use crate::model::{Millis, config::Packets, limits};
 
 /// What libp2p's swarm is made with.
 pub type SwarmTransport = Boxed<(PeerId, StreamMuxerBox)>;
@@ -62,6 +62,8 @@ pub struct TransportConfig {
     pub admissions_max: usize,
     /// The same from one IP address.
     pub admissions_per_address_max: usize,
+    /// How long a dial is tried again where others are being admitted.
+    pub admission_turn: Millis,
     /// False is for talking with a peer that has no admission to pass: a plain libp2p program in a test of
     /// wire compatibility. Then *everybody* gets in and nothing is recorded; a node never sets it.
     pub admission: bool,
@@ -74,6 +76,7 @@ impl Default for TransportConfig {
         Self {
             admissions_max: limits::ADMISSIONS_MAX,
             admissions_per_address_max: limits::ADMISSIONS_PER_ADDRESS_MAX,
+            admission_turn: limits::ADMISSION_TURN,
             admission: true,
             packets: Packets::default(),
         }

@@ -20,6 +20,7 @@ use libp2p::{
     },
     identity::Keypair,
 };
+use tokio::time::Instant;
 
 use super::{
     TransportConfig,
@@ -59,7 +60,7 @@ impl Quic {
     ) -> Result<Self, Error> {
         Ok(Self {
             setup: Setup::new(keypair, config.packets)?,
-            admission: Admission { gate, required: config.admission },
+            admission: Admission { gate, required: config.admission, turn: config.admission_turn.into() },
             handle,
             slots: Slots::new(config.admissions_max, config.admissions_per_address_max),
             listeners: SelectAll::new(),
@@ -187,22 +188,22 @@ struct Dial {
 
 impl Dial {
     async fn run(mut self) -> Result<(PeerId, Muxer), Error> {
-        let mut pause = Duration::from(limits::BUSY_PAUSE);
-        let mut tries_left = limits::BUSY_RETRIES;
+        let (mut pause, began) = (Duration::from(limits::BUSY_PAUSE), Instant::now());
+        let mut in_line = None;
         loop {
             let result = self.once().await;
             match &result {
-                Err(Error::RefusedBy(Refusal::Busy)) if tries_left > 0 => {}
+                Err(Error::RefusedBy(Refusal::Busy)) if began.elapsed() < self.admission.turn => {}
                 Err(error) => {
                     self.admission.note(self.met, self.to, &self.addr, error);
                     return result;
                 }
                 Ok(_) => return result,
             }
-            tries_left -= 1;
+            in_line.get_or_insert_with(|| self.admission.gate.stand_in_line());
             // Those refused together shall not come back together.
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
-            pause *= 2;
+            pause = (pause * 2).min(limits::BUSY_PAUSE_MAX.into());
         }
     }
 
