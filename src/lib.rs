@@ -36,8 +36,9 @@
 //!    one string of bytes, `client::tasks` drives `proto::errand`.
 //! 2. It submits the task to the coordinator, whom `proto::election` has elected; there `proto::history`
 //!    asks the least loaded worker for a place, and tells everybody who works.
-//! 3. The client brings the bytes to the worker in pieces (`net::bulk`), into `node::workbench`; in a
-//!    blocking thread `work::answer` opens them, carries the order out and writes down what came of it.
+//! 3. The client brings the bytes to the worker in pieces (`net::bulk`), into `node::workbench`;
+//!    in a process of its own (`node::worker`, `cli::worker`) `work::answer` opens them, carries the order
+//!    out and writes down what came of it.
 //! 4. The client fetches that, checks it, makes it count, and acknowledges. Whatever does not serve
 //!    meanwhile, a worker or a coordinator, is passed over for another.
 //!

@@ -43,6 +43,7 @@ pub mod user;
 pub mod verify;
 pub mod where_is;
 pub mod work;
+mod worker;
 
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
@@ -60,7 +61,7 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(50);
 /// The whole program: parses, runs, tells what went wrong, and answers with the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    if let Some(exit) = crate::node::worker::serve(&arguments) {
+    if let Some(exit) = worker::run(&arguments) {
         return exit;
     }
     die_with_a_sentence();

@@ -6,7 +6,7 @@ use super::{context::Context, problem::Halt, progress::Spinner};
 use crate::{
     api::{Exit, MORE_TIME, Problem, Work},
     model::limits,
-    work::{self, Frames, Order, WorkError, envelope::envelope},
+    work::{self, Frames, Order, WorkError, answer, envelope::envelope},
 };
 
 /// Flags of every command that works on a picture.
@@ -95,7 +95,7 @@ fn or_here(problem: Problem, needs_vault: bool) -> Problem {
 
 /// What only a worker says: anything else that it says is of the picture, and is said here, too.
 const OF_WORKERS: [&str; 3] =
-    ["the task is not understood here", "the worker failed at it", "is too large to be sent"];
+    ["the task is not understood here", answer::WORKER_FAILED, answer::TOO_LARGE_TO_SEND];
 
 /// A worker's sentence why there is no new picture.
 fn refused(whose: &str, sentence: &str) -> Problem {

@@ -84,7 +84,7 @@ pub struct NodeConfig {
     pub key_was_there: bool,
     /// Tasks worked on at once; none = as many as there are processors.
     pub slots: Option<usize>,
-    /// The program that becomes the process of one task, as [`worker::serve`] has it; none = a thread works.
+    /// The program that becomes the process of one task, see [`worker`]; none = a thread works.
     pub worker: Option<PathBuf>,
     /// Points added to the load that it tells: a machine that is to be spared.
     pub added_load: u8,

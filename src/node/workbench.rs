@@ -22,7 +22,7 @@ use crate::{
         task::{Rank, TaskId, TaskRecord},
     },
     net::{BulkAnswer, Piece},
-    work::answer::failure,
+    work::answer::{WORKER_FAILED, failure},
 };
 
 /// Pieces named in one answer to a client that asks what is missing.
@@ -181,7 +181,7 @@ impl Workbench {
                 let worked = tokio::task::spawn_blocking(working).await;
                 let pieces = worked.unwrap_or_else(|error| {
                     tracing::error!("a task's work came to no end: {error}");
-                    pieces_of(failure("the worker failed at it"))
+                    pieces_of(failure(WORKER_FAILED))
                 });
                 bench.finish(&task, rank, pieces);
             }

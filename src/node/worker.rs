@@ -1,22 +1,21 @@
 //! One task's work in a process of its own: a picture at which a decoder fails, or for which there is not
 //! memory enough, ends that process and not the node; and work that nobody wants any more ends at once.
 //!
-//! The process is this program again. It gets the payload by its standard input, gives the answer by its
-//! standard output, and ends. Nothing of a picture is written anywhere, and what it says on the way is
-//! heard by nobody: that might be of the picture. It knows no home, no key and no network.
+//! The process is this program again (`cli::worker`). It gets the payload by its standard input, gives the
+//! answer by its standard output, and ends. Nothing of a picture is written anywhere, and what it says on the
+//! way is heard by nobody: that might be of the picture. It knows no home, no key and no network.
 
 use std::{
-    ffi::OsString,
     io::{self, Read, Write},
     os::unix::process::CommandExt,
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{model::limits, work::answer};
 
-/// The first argument of such a process; no command for people.
+/// The first argument of such a process, which is no command for people; the second is the payload's length.
 pub const ARGUMENT: &str = "__worker";
 
 /// Ends the work of one task when it is dropped.
@@ -57,8 +56,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Works on this payload in a process of its own, which `program` becomes; blocks until it has ended. Where no
-/// process can be made, this thread does it.
+/// Works on this payload in a process of its own, which `program` becomes; blocks until it has ended. Where
+/// no process can be made, this thread does it.
 pub(super) fn work(program: Option<&Path>, payload: impl AsRef<[u8]>, held: &Held) -> Vec<u8> {
     let begun = program.map(|program| begin(program, payload.as_ref().len(), held));
     let (stdin, stdout) = match begun {
@@ -79,7 +78,7 @@ pub(super) fn work(program: Option<&Path>, payload: impl AsRef<[u8]>, held: &Hel
         (Ok(answer), Ok(status)) if status.success() => answer,
         (answered, status) => {
             tracing::error!("a worker's process came to no good end: {status:?}, {:?}", answered.err());
-            answer::failure("the worker failed at it")
+            answer::failure(answer::WORKER_FAILED)
         }
     }
 }
@@ -91,7 +90,7 @@ fn begin(program: &Path, bytes: usize, held: &Held) -> io::Result<Option<(ChildS
         return Ok(None);
     }
     let mut command = Command::new(program);
-    // Ctrl-C at the terminal of a node is for the node, which finishes its tasks first: so a group of its own.
+    // Ctrl-C at a node's terminal is for the node, which finishes its tasks first: so a group of its own.
     command.args([ARGUMENT, &bytes.to_string()]).env_clear().process_group(0);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let pipes = child.stdin.take().zip(child.stdout.take());
@@ -106,35 +105,6 @@ fn talk(mut stdin: ChildStdin, stdout: ChildStdout, payload: impl AsRef<[u8]>) -
     let mut answer = Vec::new();
     stdout.take(limits::TASK_RESULT_BYTES_MAX as u64 + 1).read_to_end(&mut answer)?;
     Ok(answer)
-}
-
-/// The process itself, if these arguments are one's; otherwise none. Its exit code says whether it has answered.
-pub fn serve(arguments: &[OsString]) -> Option<ExitCode> {
-    let [_, argument, bytes] = arguments else { return None };
-    if argument != ARGUMENT {
-        return None;
-    }
-    // No sentence, and no image of its memory on a disk.
-    std::panic::set_hook(Box::new(|_| std::process::exit(1)));
-    let bytes = bytes.to_str().and_then(|text| text.parse::<u64>().ok());
-    let bytes = bytes.filter(|bytes| *bytes <= limits::TASK_PAYLOAD_BYTES_MAX);
-    let served = bytes.is_some_and(|bytes| answer_from(bytes).is_ok());
-    Some(if served { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn answer_from(bytes: u64) -> io::Result<()> {
-    // Linux: where memory runs out, this process goes before a node does. Elsewhere nobody reads it.
-    drop(std::fs::write("/proc/self/oom_score_adj", "1000"));
-    let mut payload = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
-    io::stdin().lock().take(bytes).read_to_end(&mut payload)?;
-    if payload.len() as u64 != bytes {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let answer = answer::work(&payload);
-    drop(payload);
-    let mut out = io::stdout().lock();
-    out.write_all(&answer)?;
-    out.flush()
 }
 
 #[cfg(test)]
@@ -159,7 +129,7 @@ mod tests {
         for program in ["/bin/false", "/bin/cat"] {
             let leash = Leash::default();
             let said = sentence(work(Some(Path::new(program)), vec![7; 1 << 20], &leash.held()));
-            assert_eq!(said, "the worker failed at it", "{program}");
+            assert_eq!(said, answer::WORKER_FAILED, "{program}");
         }
     }
 
@@ -178,16 +148,6 @@ mod tests {
             std::thread::yield_now();
         }
         drop(leash);
-        assert_eq!(sentence(worker.join().expect("it ends")), "the worker failed at it");
-    }
-
-    #[test]
-    fn other_arguments_are_no_worker() {
-        let arguments = |all: &[&str]| all.iter().map(OsString::from).collect::<Vec<_>>();
-        for other in
-            [&["tintype"][..], &["tintype", "status"], &["tintype", "ls", "3"], &["tintype", ARGUMENT]]
-        {
-            assert!(serve(&arguments(other)).is_none());
-        }
+        assert_eq!(sentence(worker.join().expect("it ends")), answer::WORKER_FAILED);
     }
 }

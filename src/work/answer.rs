@@ -2,6 +2,11 @@
 
 use super::{envelope, run};
 
+/// What is said for a worker that came to no end; nothing is known of the picture then.
+pub const WORKER_FAILED: &str = "the worker failed at it";
+/// What is said of a new picture that nobody takes.
+pub const TOO_LARGE_TO_SEND: &str = "the picture that came of it is too large to be sent";
+
 const PICTURE: u8 = 1;
 const SENTENCE: u8 = 0;
 
@@ -18,7 +23,7 @@ pub fn work(payload: &[u8]) -> Vec<u8> {
             answer.extend_from_slice(&picture);
             answer
         }
-        Ok(_) => failure("the picture that came of it is too large to be sent"),
+        Ok(_) => failure(TOO_LARGE_TO_SEND),
         Err(error) => failure(&error.to_string()),
     }
 }

@@ -233,7 +233,7 @@ fn what_kills_the_process_of_a_task_kills_no_node_and_is_not_tried_on_the_next()
         pids = at_work(&cluster, worker);
         !pids.is_empty()
     });
-    send(pids[0], "SEGV");
+    send(pids[0], "KILL");
     let output = hiding.child.wait_with_output().expect("it ends");
     ends(&Answer::of(&output, hiding.began), 1, &["the worker failed at it"]);
     assert_eq!(status(&cluster)["nodes_alive"], 3);
