@@ -284,7 +284,16 @@ impl World {
         }
         self.tally.sent += 1;
         for delay in self.links.delays(from, to, &mut self.dice) {
-            self.after(delay, Thing::Arrive { from, to, packet: packet.clone() });
+            let thing = Thing::Arrive { from, to, packet: packet.clone() };
+            match (to, &packet) {
+                // A reservation goes by rpc, over a connection, and ends with whoever was to hear it. All else
+                // here may come to the next process, which is harsher than QUIC is.
+                (Party::Node(node), Packet::OfTasks(Said::Reserve { .. })) => {
+                    let life = self.nodes[node].life;
+                    self.after(delay, Thing::Held { node, life, thing: Box::new(thing) });
+                }
+                _ => self.after(delay, thing),
+            }
         }
     }
 
