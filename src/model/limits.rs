@@ -345,6 +345,9 @@ pub const TASK_POLL_HOLD: Millis = Millis(250);
 pub const TASK_CALLS_HELD_PER_CLIENT_MAX: usize = 8;
 /// How often a node looks what became of the tasks that it knows.
 pub const TASK_TICK: Millis = Millis(500);
+/// The process that works on a task is ended after so long: the largest pictures take seconds, on the
+/// slowest machines a minute or two, and one that stands still shall not have a slot for ever.
+pub const TASK_WORK_MAX: Millis = Millis(600_000);
 /// A client that is not heard of for so long is gone: its place is given to others. It asks several times a
 /// second, but may have a slow wire.
 pub const TASK_CLIENT_SILENCE: Millis = Millis(20_000);

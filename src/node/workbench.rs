@@ -14,7 +14,7 @@ use zeroize::Zeroize;
 
 use super::{
     Done,
-    worker::{self, Leash},
+    worker::{self, Leash, Pieces},
 };
 use crate::{
     model::{
@@ -22,7 +22,7 @@ use crate::{
         task::{Rank, TaskId, TaskRecord},
     },
     net::{BulkAnswer, Piece},
-    work::answer::{WORKER_FAILED, failure},
+    work::answer::WORKER_FAILED,
 };
 
 /// Pieces named in one answer to a client that asks what is missing.
@@ -45,7 +45,7 @@ struct Item {
     payload: Payload,
     /// Pieces that have not come.
     missing: BTreeSet<u32>,
-    answer: Vec<(BodyId, Arc<Vec<u8>>)>,
+    answer: Pieces,
     /// Work that is under way ends with it.
     leash: Leash,
     /// Its client was heard of since the loop looked last.
@@ -87,7 +87,7 @@ impl Workbench {
             payload_bytes,
             payload: Payload::default(),
             missing: (0..pieces).collect(),
-            answer: Vec::new(),
+            answer: Pieces::new(),
             leash: Leash::default(),
             is_touched: false,
         };
@@ -177,11 +177,20 @@ impl Workbench {
         tokio::spawn(async move {
             if let Some((payload, held)) = taken {
                 let shared = Arc::clone(&bench.0);
-                let working = move || pieces_of(worker::work(shared.program.as_deref(), payload, &held));
-                let worked = tokio::task::spawn_blocking(working).await;
+                let its = held.clone();
+                let working = move || worker::work(shared.program.as_deref(), payload, &its);
+                let mut working = tokio::task::spawn_blocking(working);
+                let limit = limits::TASK_WORK_MAX.into();
+                let worked = match tokio::time::timeout(limit, &mut working).await {
+                    Ok(worked) => worked,
+                    Err(_) => {
+                        held.end();
+                        working.await
+                    }
+                };
                 let pieces = worked.unwrap_or_else(|error| {
                     tracing::error!("a task's work came to no end: {error}");
-                    pieces_of(failure(WORKER_FAILED))
+                    worker::failure(WORKER_FAILED)
                 });
                 bench.finish(&task, rank, pieces);
             }
@@ -195,7 +204,7 @@ impl Workbench {
         drop(all);
     }
 
-    fn finish(&self, task: &TaskId, rank: Rank, pieces: Vec<(BodyId, Arc<Vec<u8>>)>) {
+    fn finish(&self, task: &TaskId, rank: Rank, pieces: Pieces) {
         let mut items = self.items();
         if let Some(item) = items.get_mut(task).filter(|item| item.rank == rank) {
             item.answer = pieces;
@@ -209,11 +218,6 @@ fn wipe(item: Option<Item>) {
     if let Some(item) = item {
         tokio::task::spawn_blocking(move || drop(item));
     }
-}
-
-fn pieces_of(answer: Vec<u8>) -> Vec<(BodyId, Arc<Vec<u8>>)> {
-    let piece = |bytes: &[u8]| (BodyId(*blake3::hash(bytes).as_bytes()), Arc::new(bytes.to_vec()));
-    answer.chunks(limits::CHUNK_BYTES).map(piece).collect()
 }
 
 #[cfg(test)]
