@@ -128,17 +128,17 @@ pub async fn history(args: &HistoryArgs, context: &Context) -> Outcome {
 }
 
 /// The members by node number.
-struct Workers(Vec<(PeerId, String)>);
+pub(super) struct Workers(Vec<(PeerId, String)>);
 
 impl Workers {
-    async fn of(vault: &Vault) -> Result<Self, Problem> {
+    pub(super) async fn of(vault: &Vault) -> Result<Self, Problem> {
         let named = |node: &NodeInfo| (node.peer, node.name.clone());
         let mut nodes: Vec<(PeerId, String)> = vault.status().await?.info.nodes.iter().map(named).collect();
         nodes.sort_by_key(|(peer, _)| *peer);
         Ok(Self(nodes))
     }
 
-    fn of_record(&self, record: &TaskRecord) -> Option<&(PeerId, String)> {
+    pub(super) fn of_record(&self, record: &TaskRecord) -> Option<&(PeerId, String)> {
         self.0.get(usize::from(record.worker.0))
     }
 }

@@ -110,7 +110,13 @@ impl Cluster {
             Name::Put3Copies => self.put("put-3-copies", 3, effort, bare).await,
             Name::Get => self.get(effort, bare).await,
             Name::Commits => self.commits(effort).await,
-            Name::BareStream | Name::Seal | Name::Disk | Name::Hide | Name::Lane | Name::Gossip => {
+            Name::BareStream
+            | Name::Seal
+            | Name::Disk
+            | Name::Hide
+            | Name::Failover
+            | Name::Lane
+            | Name::Gossip => {
                 bail!("this needs no nodes")
             }
             Name::Many3Nodes | Name::Many10Nodes => bail!("this has nodes of its own"),

@@ -6,6 +6,7 @@
 mod clients;
 mod cluster;
 mod cpu;
+mod failover;
 mod figure;
 mod group_commit;
 mod hide;
@@ -75,6 +76,8 @@ pub enum Name {
     Disk,
     /// Hiding a text, and as much as fits, in pictures of 3000 x 3000 pixels: one core, one node, three nodes
     Hide,
+    /// A task whose coordinator, worker or both are killed in the middle, on five nodes
+    Failover,
     /// Lane frames there and back, one after the other
     Lane,
     /// Heartbeats there and back, one after the other
@@ -203,6 +206,11 @@ async fn measure(args: &Args, dir: &Path, context: &Context) -> Result<Measured>
                 measured.figures.extend(hide_nodes::measure(dir, effort, ceiling).await?);
                 continue;
             }
+            Name::Failover => {
+                stop(cluster.take()).await?;
+                measured.figures.extend(failover::measure(dir, effort).await?);
+                continue;
+            }
             Name::Many3Nodes | Name::Many10Nodes => {
                 stop(cluster.take()).await?;
                 let shape = if name == Name::Many3Nodes { &many::THREE } else { &many::TEN };
@@ -246,6 +254,7 @@ fn label(name: Name) -> &'static str {
         Name::Seal => "seal",
         Name::Disk => "disk",
         Name::Hide => "hide",
+        Name::Failover => "failover",
         Name::Lane => "lane",
         Name::Gossip => "gossip",
         Name::Rpc => "rpc",
