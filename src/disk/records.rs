@@ -46,6 +46,8 @@ pub enum MetaKey {
     ListenPort,
     /// Peers and the addresses at which they were reached.
     KnownAddresses,
+    /// The counter up to which this node's claims may have gone.
+    Claims,
 }
 
 impl MetaKey {
@@ -58,6 +60,7 @@ impl MetaKey {
             Self::Identity => "identity",
             Self::ListenPort => "listen port",
             Self::KnownAddresses => "known addresses",
+            Self::Claims => "claims",
         }
     }
 }
@@ -190,7 +193,8 @@ impl Op {
         match self {
             Self::Record { .. } | Self::Fence { .. } => true,
             Self::Meta { key, .. } => {
-                !matches!(key, MetaKey::Identity | MetaKey::ListenPort | MetaKey::KnownAddresses)
+                use MetaKey::{Claims, Identity, KnownAddresses, ListenPort};
+                !matches!(key, Identity | ListenPort | KnownAddresses | Claims)
             }
             Self::Seen { .. } | Self::Body { .. } | Self::Verified { .. } | Self::DropBadBody { .. } => false,
             #[cfg(test)]

@@ -10,7 +10,6 @@ use super::{
     event_loop::{Call, Durable, EventLoop, Later},
     repair, serve,
     timers::TimerKey,
-    vitals::processors,
 };
 use crate::{
     disk::crash_point,
@@ -22,7 +21,6 @@ use crate::{
         register::{RawRegister, VerifiedRegister},
         rpc::{Request, Response},
         slots::HashSlot,
-        task::TaskKind,
     },
     net::{self, transport::Refusal},
     proto::{
@@ -30,12 +28,11 @@ use crate::{
         chunkpaxos::{self, CallId, ChunkPaxos},
         election::{self, Election},
         founding,
-        history::{self, History, Means},
+        history::{self, History},
         membership::{self, Fact, Membership},
         placement::Weighted,
     },
     seal,
-    work::Order,
 };
 
 /// The members' machines; they exist once the cluster is founded.
@@ -110,16 +107,7 @@ impl EventLoop {
             name: self.config.name.clone(),
             seed: rand::random(),
         });
-        let election = Election::new(election::Config {
-            me: self.me,
-            founding: founding.clone(),
-            epoch: Epoch::FOUNDING,
-            boot: self.boot.mark.boot,
-            seed: rand::random(),
-        });
-        let slots = self.config.slots.unwrap_or_else(processors).max(1);
-        let means = Means { slots, queue: slots, kinds: Order::KINDS.map(|k| TaskKind(k.into())).to_vec() };
-        let history = History::new(history::Config { me: self.me, founding: founding.clone(), means });
+        let (election, history) = self.machines_of_tasks(&founding);
         let nodes = founding.members.len();
         self.cluster = Some(Cluster {
             founding,
@@ -300,7 +288,9 @@ impl EventLoop {
             Done::Verified { from, message } => {
                 self.feed_paxos(chunkpaxos::Event::Message { from, message: *message });
             }
-            done @ (Done::PayloadHere { .. } | Done::Worked { .. }) => self.on_work(done),
+            done @ (Done::PayloadHere { .. } | Done::Worked { .. } | Done::ClaimsKept { .. }) => {
+                self.on_work(done)
+            }
             Done::BadProposal { reply } => self.refuse_proposal(reply),
             Done::Proposal { value, reply } => {
                 let caller = Caller::Peer { reply, wants: serve::Wants::Commit };

@@ -173,6 +173,8 @@ pub(crate) enum Done {
     Verified { from: PeerId, message: Box<chunkpaxos::Message> },
     /// What a client proposes has a wrong id or signature.
     BadProposal { reply: serve::Reply },
+    /// How far this node may claim the office is durable.
+    ClaimsKept { counter: u64 },
     /// All that a client brings for a task is here.
     PayloadHere { task: TaskId, rank: Rank },
     /// The work of a task has ended.

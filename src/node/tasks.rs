@@ -12,18 +12,22 @@ use super::{
     events::unix_ms,
     serve::Reply,
     timers::TimerKey,
+    vitals::processors,
 };
 use crate::{
+    disk::{MetaKey, WriteBatch},
     model::{
         Millis, PeerId, codec, limits,
+        member::{Epoch, Founding},
         rpc::{ElectionInfo, NodeState, Request, Response, SubmitRequest, TaskPage, TaskStanding},
-        task::{Claim, Rank, Standing, Submitted, TaskId, TaskRecord, Verdict},
+        task::{Claim, Rank, Standing, Submitted, TaskId, TaskKind, TaskRecord, Verdict},
     },
     net::{RequestNumber, Topic},
     proto::{
         election::{self, Election, Fact},
-        history::{self, Answer, CallId, History, Moved, Wish, Worker},
+        history::{self, Answer, CallId, History, Means, Moved, Wish, Worker},
     },
+    work::Order,
 };
 
 /// What was asked of another member, and its answer is waited for.
@@ -105,10 +109,48 @@ impl EventLoop {
                     self.respond(reply, Response::Election { message });
                 }
             }
+            Action::Keep { counter } => self.keep_claims(counter),
             Action::Arm { at, timer } => self.timers.arm(TimerKey::Election(timer), at),
             Action::Publicise(Fact::Office { claim, mine }) => self.on_office(claim, mine),
             Action::Publicise(Fact::Elected(record)) => self.note_election(record.claim),
         }
+    }
+
+    /// The two machines of a founding that is new to this start.
+    pub(super) fn machines_of_tasks(&self, founding: &Founding) -> (Election, History) {
+        let election = Election::new(election::Config {
+            me: self.me,
+            founding: founding.clone(),
+            epoch: Epoch::FOUNDING,
+            boot: self.boot.mark.boot,
+            kept: self.claims_kept(),
+            seed: rand::random(),
+        });
+        let slots = self.config.slots.unwrap_or_else(processors).max(1);
+        let means = Means { slots, queue: slots, kinds: Order::KINDS.map(|k| TaskKind(k.into())).to_vec() };
+        let history = History::new(history::Config { me: self.me, founding: founding.clone(), means });
+        (election, history)
+    }
+
+    /// How far the claims of earlier starts may have gone.
+    fn claims_kept(&self) -> u64 {
+        // A disk that cannot be read ends the node elsewhere.
+        let bytes = self.disk.meta(MetaKey::Claims).ok().flatten();
+        bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+    }
+
+    fn keep_claims(&self, counter: u64) {
+        let mut batch = WriteBatch::new();
+        batch.meta(MetaKey::Claims, Some(counter.to_be_bytes().to_vec()));
+        let (disk, done) = (self.disk.clone(), self.done_in.clone());
+        tokio::spawn(async move {
+            match disk.write(batch).await {
+                // A loop that has ended needs no office.
+                Ok(_) => drop(done.send(Done::ClaimsKept { counter }).await),
+                // It asks again; until then others may be coordinator.
+                Err(error) => tracing::debug!("how far claims may go was not written down: {error}"),
+            }
+        });
     }
 
     fn execute_history(&mut self, action: history::Action) {
@@ -364,6 +406,7 @@ impl EventLoop {
         match done {
             Done::PayloadHere { task, rank } => self.feed_history(history::Event::Received { task, rank }),
             Done::Worked { task, rank } => self.feed_history(history::Event::Ran { task, rank }),
+            Done::ClaimsKept { counter } => self.feed_election(election::Event::Kept { counter }),
             _ => {}
         }
     }

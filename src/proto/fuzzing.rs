@@ -276,7 +276,8 @@ pub fn election(bytes: &[u8]) -> bool {
     let alive: BTreeMap<PeerId, u64> = CLUSTER.members.iter().map(|member| (member.peer, 2000)).collect();
     for is_elected in [false, true] {
         let (founding, epoch) = (CLUSTER.clone(), Epoch::FOUNDING);
-        let mut machine = Election::new(election::Config { me, founding, epoch, boot: 3, seed: [1; 32] });
+        let mut machine =
+            Election::new(election::Config { me, founding, epoch, boot: 3, kept: 0, seed: [1; 32] });
         let asked = || Event::Asked { from, call: 9, message: message.clone() };
         let told = || Event::Told { from, message: message.clone() };
         let answered = || Event::Answered { from, answer: Some(message.clone()) };
@@ -332,6 +333,10 @@ fn hear_election(machine: &mut Election, at: u64, event: election::Event) -> Opt
                 assert_eq!(call, 9);
                 answers += 1;
                 message
+            }
+            Action::Keep { counter } => {
+                assert!(counter <= crate::model::task::Claim::COUNTER_MAX);
+                continue;
             }
             Action::Arm { .. } | Action::Publicise(_) => continue,
         };

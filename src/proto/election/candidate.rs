@@ -107,7 +107,10 @@ impl Election {
 
     pub(super) fn stand(&mut self, reason: Reason, now: Millis, out: &mut Outbox<Action>) {
         self.plan = None;
-        let Some(counter) = self.next_counter() else { return };
+        let Some(counter) = self.next_counter() else {
+            self.is_held_up = true;
+            return;
+        };
         self.counter = self.counter.max(counter);
         let deadline = now + limits::ELECTION_ANSWER;
         let (waiting, bound, agreed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());

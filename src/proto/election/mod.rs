@@ -57,6 +57,9 @@ use crate::{
 const STAMPS: u64 = 1 << 10;
 /// The counters of a start begin at its boot number shifted by this.
 const BOOT_SHIFT: u32 = 20;
+/// So much room above the greatest counter known is kept for claims. It is asked for when another machine,
+/// which was started more often, names a counter; not during an election.
+const KEEP_AHEAD: u64 = 1 << 19;
 
 /// What a machine is told once.
 #[derive(Clone, Debug)]
@@ -69,6 +72,9 @@ pub struct Config {
     pub epoch: Epoch,
     /// This start's boot number.
     pub boot: u64,
+    /// What [`Action::Keep`] has last written down in an earlier start: no claim of those is above it. 0 = it
+    /// never has.
+    pub kept: u64,
     /// Random bytes, for the waits.
     pub seed: [u8; 32],
 }
@@ -122,6 +128,11 @@ pub enum Event {
         /// Ignored if it is over half of [`Claim::COUNTER_MAX`]: clients are not believed everything.
         counter: u64,
     },
+    /// This counter of [`Action::Keep`] is durable.
+    Kept {
+        /// Which.
+        counter: u64,
+    },
     /// This node is about to stop: it leaves office and stands no more.
     Leave,
     /// An armed timer is due.
@@ -151,6 +162,12 @@ pub enum Action {
         to: PeerId,
         /// What; a [`Message::Coordinator`], a [`Message::Withdraw`] or a [`Message::Resign`].
         message: Message,
+    },
+    /// Write this counter down, durably, then report [`Event::Kept`]; if that fails, nothing. The next start
+    /// is given it ([`Config::kept`]), so that it claims above whatever this one does.
+    Keep {
+        /// Which.
+        counter: u64,
     },
     /// Hand in this timer at or after `at`; replaces its earlier arming.
     Arm {
@@ -202,6 +219,12 @@ pub struct Election {
     over: Option<Claim>,
     /// A counter that some start, some candidate, or somebody who answered has named.
     counter: u64,
+    /// The next start claims above this, so that this one may claim as far.
+    kept: u64,
+    /// When it was asked that more be kept.
+    keep_asked: Option<Millis>,
+    /// It would stand, if only more were kept.
+    is_held_up: bool,
     /// The same of clients, for whom a coordinator claims anew.
     wanted: u64,
     /// Why there is nobody in office, while there is nobody.
@@ -266,12 +289,16 @@ impl Election {
     /// Nobody is known yet, neither alive nor in office.
     pub fn new(config: Config) -> Self {
         let dice = blake3::Hasher::new_keyed(&config.seed).finalize_xof();
+        let of_start = |boot: u64| boot.min(Claim::COUNTER_MAX >> BOOT_SHIFT) << BOOT_SHIFT;
         Self {
             alive: BTreeMap::from([(config.me, 0)]),
             greatest: None,
             belief: None,
             over: None,
-            counter: config.boot.min(Claim::COUNTER_MAX >> BOOT_SHIFT) << BOOT_SHIFT,
+            counter: of_start(config.boot).max(config.kept),
+            kept: of_start(config.boot.saturating_add(1)).max(config.kept),
+            keep_asked: None,
+            is_held_up: false,
             wanted: 0,
             vacancy: Reason::First,
             candidacy: None,
@@ -294,6 +321,11 @@ impl Election {
     /// Takes one event in and says what to do.
     pub fn handle(&mut self, now: Millis, event: Event, out: &mut Outbox<Action>) {
         self.watch_clock(now, out);
+        self.on_event(now, event, out);
+        self.keep_ahead(now, out);
+    }
+
+    fn on_event(&mut self, now: Millis, event: Event, out: &mut Outbox<Action>) {
         match event {
             Event::View { alive } => self.on_view(alive, now, out),
             Event::Dead { peer } => self.on_dead(peer, now, out),
@@ -322,6 +354,7 @@ impl Election {
                     self.claim_above(now, out);
                 }
             }
+            Event::Kept { counter } => self.on_kept(counter, now, out),
             Event::Leave => {
                 self.resign(out);
                 self.leaving = true;

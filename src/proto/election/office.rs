@@ -261,7 +261,26 @@ impl Election {
         let least = self.known_counter() + 1;
         let stamp = self.config.boot % STAMPS;
         let counter = least + (stamp + STAMPS - least % STAMPS) % STAMPS;
-        (counter <= Claim::COUNTER_MAX).then_some(counter)
+        (counter <= Claim::COUNTER_MAX.min(self.kept)).then_some(counter)
+    }
+
+    /// Has more room for claims written down, if it gets short.
+    pub(super) fn keep_ahead(&mut self, now: Millis, out: &mut Outbox<Action>) {
+        let known = self.known_counter();
+        let is_short = self.kept < Claim::COUNTER_MAX && known + KEEP_AHEAD > self.kept;
+        let is_asked = self.keep_asked.is_some_and(|at| now.since(at) < limits::ANEW_EVERY);
+        if is_short && !is_asked {
+            self.keep_asked = Some(now);
+            out.push(Action::Keep { counter: (known + 2 * KEEP_AHEAD).min(Claim::COUNTER_MAX) });
+        }
+    }
+
+    pub(super) fn on_kept(&mut self, counter: u64, now: Millis, out: &mut Outbox<Action>) {
+        self.kept = self.kept.max(counter);
+        self.claim_above(now, out);
+        if std::mem::take(&mut self.is_held_up) {
+            self.schedule(Millis(0), now, out);
+        }
     }
 
     // ---- small steps ----

@@ -20,14 +20,27 @@ impl Desk {
     }
 
     fn started(count: usize, me: usize, boot: u64) -> Self {
+        Self::started_with(count, me, boot, 0)
+    }
+
+    fn started_with(count: usize, me: usize, boot: u64, kept: u64) -> Self {
         let peers = peers(count);
-        let config =
-            Config { me: peers[me], founding: founding(count), epoch: Epoch::FOUNDING, boot, seed: [7; 32] };
+        let (founding, epoch) = (founding(count), Epoch::FOUNDING);
+        let config = Config { me: peers[me], founding, epoch, boot, kept, seed: [7; 32] };
         Self { machine: Election::new(config), peers, now: 0 }
     }
 
-    /// What it does besides arming timers.
+    /// What it does besides arming timers; what it wants to be kept is.
     fn hears(&mut self, event: Event) -> Vec<Action> {
+        let mut all = self.hears_with_disk(event);
+        while let Some(at) = all.iter().position(|action| matches!(action, Action::Keep { .. })) {
+            let Action::Keep { counter } = all.remove(at) else { unreachable!("it is one") };
+            all.extend(self.hears_with_disk(Event::Kept { counter }));
+        }
+        all
+    }
+
+    fn hears_with_disk(&mut self, event: Event) -> Vec<Action> {
         let mut out = Outbox::new();
         self.machine.handle(Millis(self.now), event, &mut out);
         out.drain().filter(|action| !matches!(action, Action::Arm { .. })).collect()
@@ -542,4 +555,34 @@ fn starts_of_a_node_never_make_the_same_claim() {
         assert!(claim.counter > boot << BOOT_SHIFT);
         assert_eq!(made.insert(claim, boot), None);
     }
+}
+
+#[test]
+fn no_start_claims_below_an_earlier_one_whatever_others_have_named() {
+    let mut desk = Desk::new(1, 0);
+    desk.view(&[Some(0)]);
+    let first = desk.machine.claim().expect("it is alone");
+    desk.now += limits::ANEW_EVERY.0;
+    let heard = desk.hears_with_disk(Event::Above { counter: 9 << BOOT_SHIFT });
+    let [Action::Keep { counter: kept }] = heard[..] else { panic!("nothing above its own room: {heard:?}") };
+    assert_eq!(desk.machine.claim(), Some(first), "until it is durable");
+    desk.hears(Event::Kept { counter: kept });
+    let taught = desk.machine.claim().expect("it is in office still");
+    assert!(taught.counter > 9 << BOOT_SHIFT && taught.counter <= kept);
+
+    // The next start has no idea of that counter, only of what is on its disk.
+    let mut desk = Desk::started_with(1, 0, BOOT + 1, kept);
+    desk.view(&[Some(0)]);
+    let next = desk.machine.claim().expect("it is alone");
+    assert!(next > taught, "{next:?} after {taught:?}");
+}
+
+#[test]
+fn who_may_not_claim_yet_stands_as_soon_as_it_may() {
+    let mut desk = Desk::started_with(1, 0, BOOT, 9 << BOOT_SHIFT);
+    let wants = desk.hears_with_disk(Event::View { alive: BTreeMap::from([(desk.peers[0], 0)]) });
+    let [Action::Keep { counter }] = wants[..] else { panic!("{wants:?}") };
+    assert_eq!(desk.machine.claim(), None);
+    desk.hears(Event::Kept { counter });
+    assert!(desk.machine.claim().is_some_and(|claim| claim.counter > 9 << BOOT_SHIFT));
 }

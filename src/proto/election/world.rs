@@ -34,6 +34,8 @@ pub(super) enum Shape {
 struct Node {
     up: Option<(Membership, Election)>,
     boot: u64,
+    /// What its elections have written down.
+    kept: u64,
     life: u64,
     frozen_until: Millis,
     side: u8,
@@ -53,6 +55,11 @@ enum Thing {
         life: u64,
         timer: Timer,
         at: Millis,
+    },
+    Kept {
+        node: usize,
+        life: u64,
+        counter: u64,
     },
     Heartbeat {
         from: usize,
@@ -133,7 +140,8 @@ pub(super) struct World {
 impl World {
     /// Nodes that start within `spread_ms`.
     pub(super) fn new(seed: u64, count: usize, shape: Shape, variant: Variant, spread_ms: u64) -> Self {
-        let node = |_| Node { up: None, boot: 0, life: 0, frozen_until: Millis(0), side: 0, load: 2000 };
+        let node =
+            |_| Node { up: None, boot: 0, kept: 0, life: 0, frozen_until: Millis(0), side: 0, load: 2000 };
         let mut world = Self {
             dice: Dice::new(seed),
             now: Millis(0),
@@ -272,7 +280,10 @@ impl World {
     fn whose(&self, thing: &Thing) -> Option<usize> {
         match thing {
             Thing::Start { .. } => None,
-            Thing::Beat { node, .. } | Thing::Timer { node, .. } | Thing::Probed { node, .. } => Some(*node),
+            Thing::Beat { node, .. }
+            | Thing::Timer { node, .. }
+            | Thing::Kept { node, .. }
+            | Thing::Probed { node, .. } => Some(*node),
             Thing::Heartbeat { to, .. } | Thing::Ask { to, .. } | Thing::Tell { to, .. } => Some(*to),
             Thing::Answer { call, .. } => self.calls.get(call).map(|(asker, _, _)| *asker),
         }
@@ -296,6 +307,10 @@ impl World {
                     self.armed.remove(&(node, timer));
                     self.feed(node, Event::Timer(timer));
                 }
+            }
+            Thing::Kept { node, life, counter } if is_live(&self.nodes, node, life) => {
+                self.nodes[node].kept = self.nodes[node].kept.max(counter);
+                self.feed(node, Event::Kept { counter });
             }
             Thing::Heartbeat { from, to, message, claim } => {
                 let author = self.peer(from);
@@ -321,7 +336,7 @@ impl World {
             Thing::Probed { node, life, peer, via, reached } if is_live(&self.nodes, node, life) => {
                 self.feed_membership(node, membership::Event::Probed { peer, via, reached });
             }
-            Thing::Beat { .. } | Thing::Timer { .. } | Thing::Probed { .. } => {}
+            Thing::Beat { .. } | Thing::Timer { .. } | Thing::Kept { .. } | Thing::Probed { .. } => {}
         }
     }
 
@@ -332,10 +347,11 @@ impl World {
         let (seed, count) = (self.dice.seed(), self.nodes.len());
         self.nodes[node].boot += 1;
         let (me, boot, epoch) = (self.peer(node), self.nodes[node].boot, Epoch::FOUNDING);
+        let kept = self.nodes[node].kept;
         let name = String::new();
         let config = membership::Config { me, founding: founding(count), epoch, boot, name, seed };
         let view = Membership::new(config);
-        let mut election = Election::new(Config { me, founding: founding(count), epoch, boot, seed });
+        let mut election = Election::new(Config { me, founding: founding(count), epoch, boot, kept, seed });
         election.variant = self.variant;
         self.nodes[node].up = Some((view, election));
         self.tell_vitals(node);
@@ -454,6 +470,8 @@ impl World {
                     let to = self.node(&to);
                     self.transmit(node, to, Thing::Tell { from: node, to, bytes: message.encode() });
                 }
+                // A slow disk, that is.
+                Action::Keep { counter } => self.at(20, Thing::Kept { node, life, counter }),
                 Action::Arm { at, timer } => {
                     self.armed.insert((node, timer), at);
                     self.at(at.since(self.now).0, Thing::Timer { node, life, timer, at });

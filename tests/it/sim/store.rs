@@ -27,6 +27,8 @@ pub struct Contents {
     pub founding: Option<Vec<u8>>,
     /// What this acceptor refuses for ever, of each slot.
     pub fences: BTreeMap<HashSlot, Epoch>,
+    /// How far its claims may have gone.
+    pub claims: u64,
     /// Encoded acceptor records.
     pub records: BTreeMap<ObjectId, Vec<u8>>,
     /// Bodies, good or rotten.
@@ -78,6 +80,7 @@ impl Store {
                 incarnation,
                 founding: None,
                 fences: BTreeMap::new(),
+                claims: 0,
                 records,
                 bodies,
             },

@@ -286,8 +286,8 @@ impl World {
         for delay in self.links.delays(from, to, &mut self.dice) {
             let thing = Thing::Arrive { from, to, packet: packet.clone() };
             match (to, &packet) {
-                // A reservation goes by rpc, over a connection, and ends with whoever was to hear it. All else
-                // here may come to the next process, which is harsher than QUIC is.
+                // A reservation goes by rpc, over a connection, and ends with whoever was to hear it. All
+                // else here may come to the next process, which is harsher than QUIC is.
                 (Party::Node(node), Packet::OfTasks(Said::Reserve { .. })) => {
                     let life = self.nodes[node].life;
                     self.after(delay, Thing::Held { node, life, thing: Box::new(thing) });

@@ -379,8 +379,8 @@ impl World {
             seed: seeds[1],
         });
         let members = founding.members.iter().map(Weighted::from).collect();
-        let claims_from = if is_forgetful { 1 } else { boot };
-        let tasks = Tasks::new(peer, founding.clone(), claims_from, seeds[2]);
+        let (claims_from, kept) = if is_forgetful { (1, 0) } else { (boot, n.store.contents.claims) };
+        let tasks = Tasks::new(peer, founding.clone(), claims_from, kept, seeds[2]);
         running.cluster = Some(Cluster { members, paxos, membership, tasks });
         if self.founding.is_none() {
             self.cluster_is_founded(founding);

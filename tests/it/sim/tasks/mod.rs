@@ -150,12 +150,12 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    pub fn new(me: PeerId, founding: Founding, boot: u64, seed: [u8; 32]) -> Self {
+    pub fn new(me: PeerId, founding: Founding, boot: u64, kept: u64, seed: [u8; 32]) -> Self {
         let means = Means { slots: SLOTS, queue: QUEUE, kinds: vec![TaskKind("hide".into())] };
         let config = history::Config { me, founding: founding.clone(), means };
         let epoch = Epoch::FOUNDING;
         Self {
-            election: Election::new(election::Config { me, founding, epoch, boot, seed }),
+            election: Election::new(election::Config { me, founding, epoch, boot, kept, seed }),
             history: History::new(config),
             heard: BTreeMap::new(),
             expected: BTreeMap::new(),
@@ -256,6 +256,13 @@ impl World {
             }
             Action::Tell { to, message } => {
                 self.say(node, &to, Said::Election { number: None, message: message.encode() });
+            }
+            // A full disk takes nothing, and it asks again.
+            Action::Keep { .. } if self.nodes[node].store.is_full => {}
+            Action::Keep { counter } => {
+                let contents = &mut self.nodes[node].store.contents;
+                contents.claims = contents.claims.max(counter);
+                self.feed_election(node, election::Event::Kept { counter });
             }
             Action::Arm { at, timer } => self.arm(node, TimerKey::Election(timer), at),
             Action::Publicise(election::Fact::Office { claim, mine }) => {
