@@ -61,6 +61,7 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(50);
 /// The whole program: parses, runs, tells what went wrong, and answers with the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    leave_no_image_of_memory();
     if let Some(exit) = worker::run(&arguments) {
         return exit;
     }
@@ -151,6 +152,14 @@ async fn dispatch(command: Option<&Command>, context: &Context) -> Outcome {
         Command::Demo(args) => demo::run(args, context).await,
         Command::Bench(args) => bench::run(args, context).await,
     }
+}
+
+/// Keys and pictures are in the memory of every command: whatever ends it, the system shall write none of
+/// that into a file. For the processes that it starts, too.
+fn leave_no_image_of_memory() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    // Less is always allowed; a system without such files has no such limit.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
 /// A bug must not go on with half a thought: say what happened, then stop at once. A node that dies so is a

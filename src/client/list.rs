@@ -108,8 +108,8 @@ impl Client {
             Listing { incomplete: !any && lacks_a_majority(view, &scans), ..Listing::default() };
         let mut findings = Findings::default();
         let objects: BTreeSet<ObjectId> = scans.values().flat_map(|r| r.keys().copied()).collect();
-        // One wait for a quorum that is not there is enough.
-        let mut no_quorum = false;
+        // One wait for a quorum that is not there is enough, and the nodes were waited for already.
+        let mut no_quorum = listing.incomplete;
         for &object in &objects {
             if no_quorum && !has_a_majority(view, &scans, &object) {
                 continue;
@@ -212,9 +212,12 @@ impl Client {
         let patience = limits::CLIENT_PATIENCE.since(began).max(limits::NO_PROGRESS);
         let (mut scans, mut answer_within) = (BTreeMap::new(), limits::NO_PROGRESS);
         loop {
+            // Not beyond the patience: who is gone answers never.
+            let left = self.admission_patience(patience).since(self.awake.since(began));
+            let answer_in = answer_within.min(left.max(limits::NO_PROGRESS));
             let missing = view.members.iter().map(|m| m.peer).filter(|peer| !scans.contains_key(peer));
-            let asked = missing
-                .map(|peer| async move { Some((peer, self.list_node(keys, peer, answer_within).await?)) });
+            let asked =
+                missing.map(|peer| async move { Some((peer, self.list_node(keys, peer, answer_in).await?)) });
             let answers = futures::future::join_all(asked.collect::<Vec<_>>()).await;
             scans.extend(answers.into_iter().flatten());
             let enough = if any { !scans.is_empty() } else { !lacks_a_majority(view, &scans) };

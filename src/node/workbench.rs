@@ -212,6 +212,17 @@ impl Workbench {
     }
 }
 
+impl Drop for Item {
+    fn drop(&mut self) {
+        for (_, piece) in std::mem::take(&mut self.answer) {
+            // What is on its way still is let go there.
+            if let Some(mut bytes) = Arc::into_inner(piece) {
+                bytes.zeroize();
+            }
+        }
+    }
+}
+
 /// Wiping hundreds of megabytes takes a moment, for which neither the loop nor whoever wants the lock shall
 /// wait.
 fn wipe(item: Option<Item>) {

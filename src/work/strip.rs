@@ -8,7 +8,7 @@ use image::{ImageFormat, metadata::Orientation};
 
 use super::{
     Frames, WorkError, decode,
-    parts::{Broken, gif, jpeg, png, webp},
+    parts::{Broken, bmp, gif, jpeg, png, webp},
 };
 
 /// Takes the metadata away.
@@ -25,8 +25,8 @@ pub(super) fn strip(picture: &[u8]) -> Result<Vec<u8>, WorkError> {
         ImageFormat::Png => png_without(picture),
         ImageFormat::WebP => webp_without(picture),
         ImageFormat::Gif => gif_without(picture),
-        // It has no room for any.
-        ImageFormat::Bmp => Ok(picture.to_vec()),
+        // It has no room for any, but between its parts and behind them.
+        ImageFormat::Bmp => bmp::without(picture),
         _ => return Err(WorkError::Strip { format: name }),
     };
     stripped.map_err(|reason| WorkError::Damaged { format: name, reason: reason.to_string() })

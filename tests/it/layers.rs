@@ -44,7 +44,7 @@ const OUTSIDE: [Outside; 5] = [
         tests: Some("a test may make a temporary folder of its own"),
     },
     Outside {
-        names: &["clap", "clap_complete", "anyhow", "indicatif", "rustyline"],
+        names: &["clap", "clap_complete", "anyhow", "indicatif", "rustyline", "rustix"],
         places: &["src/cli/"],
         tests: None,
     },

@@ -35,6 +35,7 @@ use crate::{
         Outbox,
         errand::{self, Action, End, Errand, Event, Question, Reply, Timer, Verdict, Waiting},
     },
+    work::answer,
 };
 
 /// What a node may take to say where a task goes: it may ask some workers that are silent first.
@@ -80,6 +81,9 @@ struct Running<'a> {
     /// Of the answer, as the worker has named them.
     named: Vec<BodyId>,
     taken: Option<(Rank, Result<Vec<u8>, String>)>,
+    /// A worker's process has come to no end: for want of memory perhaps, or by somebody's hand. Another is
+    /// tried; if that does no better, it is the picture.
+    has_failed_once: bool,
     effective: Option<Result<Vec<u8>, String>>,
     wake_at: Option<Millis>,
     ended: Option<Verdict>,
@@ -115,6 +119,7 @@ impl Client {
             transfer: None,
             named: Vec::new(),
             taken: None,
+            has_failed_once: false,
             effective: None,
             wake_at: None,
             ended: None,
@@ -234,6 +239,12 @@ impl Running<'_> {
                 self.pieces.lack(&missing);
                 self.named = pieces;
                 event
+            }
+            Happened::Taken { rank, answer: Some(Err(said)), .. }
+                if said == answer::WORKER_FAILED && !self.has_failed_once =>
+            {
+                self.has_failed_once = true;
+                Event::Took { rank, end: End::Broke }
             }
             Happened::Taken { rank, answer, end } => {
                 self.taken = answer.map(|answer| (rank, answer));

@@ -175,8 +175,7 @@ impl Places {
 
     /// Tasks whose clients are gone.
     pub(super) fn silent(&self, now: Millis) -> Vec<TaskId> {
-        let is_silent =
-            |taken: &Taken| now.since(taken.last_sign) >= limits::TASK_CLIENT_SILENCE && !taken.is_running();
+        let is_silent = |taken: &Taken| now.since(taken.last_sign) >= limits::TASK_CLIENT_SILENCE;
         self.taken.iter().filter(|(_, taken)| is_silent(taken)).map(|(task, _)| *task).collect()
     }
 
@@ -207,12 +206,5 @@ impl Places {
 
     fn is_stray(&self, (task, rank): &(TaskId, Rank)) -> bool {
         self.rank(task) != Some(*rank)
-    }
-}
-
-impl Taken {
-    /// Work in progress is not given up: its client may come for it as soon as it is done.
-    fn is_running(&self) -> bool {
-        self.stage == Stage::Running
     }
 }

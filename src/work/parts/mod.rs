@@ -3,6 +3,7 @@
 //! Every walk is an iterator over borrowed bytes, so its memory does not grow with the file, and each step
 //! goes forward.
 
+pub(super) mod bmp;
 pub(super) mod gif;
 pub(super) mod jpeg;
 pub(super) mod png;
