@@ -13,14 +13,14 @@ use serde::Serialize;
 use super::{
     context::Context,
     picture::{self, Target},
-    problem::{self, Halt, Outcome},
+    problem::{self, Outcome},
+    storing::{self, Stored},
     text,
     work::{self, Job, blocking, carry_out},
 };
 use crate::{
-    api::{Exit, Problem, Put, Source},
+    api::{Exit, Problem},
     client::hidden,
-    model::object::ObjectName,
     seal::keys::UserKeys,
     stego::TooLong,
     work::WorkError,
@@ -45,9 +45,9 @@ pub struct Args {
     /// Encrypt it, so that only this user can read it
     #[arg(long)]
     seal: bool,
-    /// Put the result into the vault, too, under this name or the file's; no file is written without -o
-    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    store: Option<String>,
+    /// Whether it is stored.
+    #[command(flatten)]
+    storing: storing::Args,
     /// Replace a file that is there
     #[arg(long)]
     force: bool,
@@ -69,12 +69,6 @@ struct Done<'a> {
     ms: u64,
 }
 
-#[derive(Serialize)]
-struct Stored {
-    name: String,
-    version: u64,
-}
-
 /// Hides, checks, writes.
 ///
 /// # Errors
@@ -85,7 +79,7 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
     let target =
         Target::plan(args.output.as_deref(), &args.image, |stem| format!("{stem}.hidden.png"), output)?;
     target.hold_lossless()?;
-    let object = args.store.as_deref().map(|name| object_name(name, &target)).transpose()?;
+    let object = args.storing.object(&target)?;
     if args.image == Path::new("-") && args.file.as_deref() == Some(&args.image) {
         return Err(
             problem::usage("picture and file cannot both be standard input", "name one of them").into()
@@ -111,7 +105,7 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
     let png = checked(png, keys, payload, &whose).await?;
     let bytes = png.len() as u64;
     let stored = match object {
-        Some(name) => Some(store(name, &png, args.force, context).await?),
+        Some(name) => Some(storing::store(name, &png, args.force, context).await?),
         None => None,
     };
     if writes {
@@ -133,24 +127,6 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
         _ => output.answer(&done, || sentence(&done))?,
     }
     Ok(Exit::Done)
-}
-
-/// The object's name: the given one, or that of the file that would be written.
-fn object_name(given: &str, target: &Target) -> Result<String, Problem> {
-    let of_file = target.path().and_then(Path::file_name).unwrap_or_default();
-    let name = match (given, of_file.to_str()) {
-        ("", Some(of_file)) => of_file.to_owned(),
-        // Made into text by force, two such names could be one, and one picture a version of the other.
-        ("", None) => {
-            let error = format!("{}: its name is not UTF-8", text::path(of_file.as_ref()));
-            return Err(problem::usage(error, "give a name with --store=NAME"));
-        }
-        (given, _) => given.to_owned(),
-    };
-    match ObjectName::parse(&name) {
-        Ok(_) => Ok(name),
-        Err(error) => Err(problem::usage(format!("{name:?}: {error}"), "give another with --store=NAME")),
-    }
 }
 
 async fn payload(args: &Args) -> Result<Vec<u8>, Problem> {
@@ -195,45 +171,12 @@ async fn checked(
     Ok(png)
 }
 
-async fn store(name: String, png: &[u8], force: bool, context: &Context) -> Result<Stored, Halt> {
-    let (vault, _user) = context.vault_and_user().await?;
-    let knobs = &context.config.config.put;
-    let source = Source::Memory(Arc::from(png));
-    let (copies, thumbnail) = (knobs.copies, knobs.thumbnail);
-    let put = Put { source, name, force, if_version: None, copies, thumbnail };
-    let done = vault.put(put, &|_| ()).await?;
-    done.warnings.iter().for_each(|warning| context.output.warn(warning));
-    Ok(Stored { name: done.name, version: done.version })
-}
-
 /// `photo.png  5 of 3374988 bytes hidden  -> photo.hidden.png  3.2 MB  412 ms`
 fn sentence(done: &Done<'_>) -> String {
     let sealed = if done.sealed { ", sealed" } else { "" };
     let hidden = format!("{} of {} bytes hidden{sealed}", done.hidden_bytes, done.capacity);
     let path = done.path.map_or_else(String::new, |path| format!("  -> {}", text::path(path)));
-    let stored = done
-        .stored
-        .as_ref()
-        .map_or_else(String::new, |stored| format!("  stored as {} version {}", stored.name, stored.version));
+    let stored = done.stored.as_ref().map_or_else(String::new, Stored::words);
     let (size, took) = (text::size(done.bytes), text::duration(done.ms));
     format!("{}  {hidden}{path}{stored}  {size}  {took}", done.image)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[cfg(unix)]
-    #[test]
-    fn a_file_name_that_is_not_utf8_is_no_name_of_an_object() {
-        use std::os::unix::ffi::OsStrExt;
-        let target = |name: &[u8]| Target::File(PathBuf::from(std::ffi::OsStr::from_bytes(name)));
-        assert_eq!(object_name("", &target(b"a/b.png")), Ok("b.png".to_owned()));
-        let refused = object_name("", &target(b"\xff.png")).unwrap_err();
-        assert!(
-            refused.error.contains("not UTF-8") && refused.remedy.contains("--store=NAME"),
-            "{refused:?}"
-        );
-        assert_eq!(object_name("mine.png", &target(b"\xfe.png")), Ok("mine.png".to_owned()));
-    }
 }

@@ -33,6 +33,7 @@ pub mod shell;
 pub mod stat;
 pub mod status;
 pub mod stego;
+pub mod storing;
 pub mod strip;
 pub mod tasks;
 pub mod text;

@@ -9,6 +9,7 @@ use super::{
     context::Context,
     picture::{self, Target},
     problem::{self, Outcome},
+    storing::{self, Stored},
     text,
     work::{self, Job, carry_out},
 };
@@ -25,6 +26,8 @@ pub(super) struct Files<'a> {
     pub(super) output: Option<&'a Path>,
     /// Replace a different file.
     pub(super) force: bool,
+    /// Whether it is stored.
+    pub(super) storing: &'a storing::Args,
     /// Between name and ending of a file that nobody named.
     pub(super) infix: &'static str,
 }
@@ -38,6 +41,7 @@ struct Done<'a> {
     bytes: u64,
     width: u32,
     height: u32,
+    stored: Option<Stored>,
     ms: u64,
 }
 
@@ -54,6 +58,9 @@ pub(super) async fn run(files: Files<'_>, order: Order, args: &work::Args, conte
     if files.output.is_some() {
         target.hold_place(files.force).await?;
     }
+    // A name that was given is checked before the work; the file's may become known after it.
+    files.storing.object(&target)?;
+    let writes = !files.storing.is_wanted() || files.output.is_some();
     let image = Arc::new(picture::read(files.image).await?);
     let bytes_before = image.len() as u64;
     let damaged = |error| work::problem(&whose, &error);
@@ -61,29 +68,43 @@ pub(super) async fn run(files: Files<'_>, order: Order, args: &work::Args, conte
     if let [sure] = endings(&order, &image) {
         let target = plan(sure)?;
         hold_format(&target, sure)?;
-        target.hold_place(files.force).await?;
+        if writes {
+            target.hold_place(files.force).await?;
+        }
     }
-    let job = Job { order, picture: image, whose: &whose, needs_vault: false };
+    let needs_vault = files.storing.is_wanted();
+    if needs_vault {
+        // Whether there is a vault is known before the work.
+        context.vault_and_user().await?;
+    }
+    let job = Job { order, picture: image, whose: &whose, needs_vault };
     let made = carry_out(args, context, job).await?;
     let size = decode::size(&made, Frames::First);
     let size = size.map_err(damaged)?;
     let target = plan(ending(&made)?)?;
     hold_format(&target, ending(&made)?)?;
     let bytes = made.len() as u64;
-    target.write(made, files.force).await?;
+    let stored = match files.storing.object(&target)? {
+        Some(name) => Some(storing::store(name, &made, files.force, context).await?),
+        None => None,
+    };
+    if writes {
+        target.write(made, files.force).await?;
+    }
     let done = Done {
         image: &whose,
-        path: target.path(),
+        path: target.path().filter(|_| writes),
         bytes_before,
         bytes,
         width: size.width,
         height: size.height,
+        stored,
         ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     match target {
         // The picture itself is there.
-        Target::Stdout => output.talk(&sentence(&done)),
-        Target::File(_) => output.answer(&done, || sentence(&done))?,
+        Target::Stdout if writes => output.talk(&sentence(&done)),
+        _ => output.answer(&done, || sentence(&done))?,
     }
     Ok(Exit::Done)
 }
@@ -149,8 +170,9 @@ fn ending(picture: &[u8]) -> Result<&'static str, Problem> {
 /// `photo.jpg  3.4 MB  -> photo.thumb.jpg  320 x 240 pixels  19.8 kB  41 ms`
 fn sentence(done: &Done<'_>) -> String {
     let path = done.path.map_or_else(String::new, |path| format!("  -> {}", text::path(path)));
+    let stored = done.stored.as_ref().map_or_else(String::new, Stored::words);
     format!(
-        "{}  {}{path}  {} x {} pixels  {}  {}",
+        "{}  {}{path}{stored}  {} x {} pixels  {}  {}",
         done.image,
         text::size(done.bytes_before),
         done.width,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{context::Context, problem::Outcome, reworked, work};
+use super::{context::Context, problem::Outcome, reworked, storing, work};
 use crate::work::Order;
 
 /// `strip`.
@@ -17,6 +17,9 @@ pub struct Args {
     /// Replace a file that is there
     #[arg(long)]
     force: bool,
+    /// Whether it is stored.
+    #[command(flatten)]
+    storing: storing::Args,
     /// How the work is done.
     #[command(flatten)]
     work: work::Args,
@@ -31,6 +34,7 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
         image: &args.image,
         output: args.output.as_deref(),
         force: args.force,
+        storing: &args.storing,
         infix: "stripped",
     };
     reworked::run(files, Order::Strip, &args.work, context).await

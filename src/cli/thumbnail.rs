@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{context::Context, problem::Outcome, reworked, work};
+use super::{context::Context, problem::Outcome, reworked, storing, work};
 use crate::{model::limits, work::Order};
 
 /// As the parser wants it.
@@ -23,6 +23,9 @@ pub struct Args {
     /// Replace a file that is there
     #[arg(long)]
     force: bool,
+    /// Whether it is stored.
+    #[command(flatten)]
+    storing: storing::Args,
     /// How the work is done.
     #[command(flatten)]
     work: work::Args,
@@ -38,6 +41,7 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
         image: &args.image,
         output: args.output.as_deref(),
         force: args.force,
+        storing: &args.storing,
         infix: "thumb",
     };
     reworked::run(files, order, &args.work, context).await

@@ -127,8 +127,15 @@ fn acceptable(bytes: &[u8], frames: Frames) -> Result<ImageFormat, WorkError> {
     let damaged = |reason: parts::Broken| WorkError::Damaged { format: name, reason: reason.to_string() };
     let animated = match format {
         ImageFormat::Png => png::is_animated(bytes),
-        ImageFormat::Gif => gif::is_animated(bytes),
-        ImageFormat::WebP => webp::is_animated(bytes),
+        // Of what is cut in a later frame nobody knows how many there were.
+        ImageFormat::Gif => {
+            hold_uncut(gif::blocks(bytes)).map_err(damaged)?;
+            gif::is_animated(bytes)
+        }
+        ImageFormat::WebP => {
+            hold_uncut(webp::chunks(bytes)).map_err(damaged)?;
+            webp::is_animated(bytes)
+        }
         // Its decoder makes up what is missing at the end.
         ImageFormat::Jpeg => {
             jpeg::hold_whole(bytes).map_err(damaged)?;
@@ -140,6 +147,15 @@ fn acceptable(bytes: &[u8], frames: Frames) -> Result<ImageFormat, WorkError> {
         return Err(WorkError::Animated { format: name });
     }
     Ok(format)
+}
+
+/// Whether no part ends in its middle. What stands where no part should begin is left to the decoder: some
+/// writers leave such things behind the picture.
+fn hold_uncut<T>(mut parts: impl Iterator<Item = Result<T, parts::Broken>>) -> Result<(), parts::Broken> {
+    parts.try_for_each(|part| match part {
+        Err(parts::Broken::Cut) => Err(parts::Broken::Cut),
+        _ => Ok(()),
+    })
 }
 
 /// A decoder that has read the header of a picture that may be decoded.

@@ -250,6 +250,13 @@ fn an_animated_picture_is_refused_unless_its_first_frame_will_do() {
         let order = Order::Hide { layout: Layout::Plain, payload, frames: Frames::First };
         assert_eq!(found(&run(&order, &picture).expect("its first frame")).as_deref(), Some(&b"x"[..]));
     }
+    // Cut in its second frame it is no still picture.
+    for picture in [animated_gif(2), animated_webp()] {
+        for len in [picture.len() - 10, picture.len() - 30] {
+            let refused = run(&hide(b"x"), &picture[..len]);
+            assert!(matches!(refused, Err(WorkError::Damaged { .. })), "{len}: {refused:?}");
+        }
+    }
     let all = run(&Order::Strip, &animated_gif(3)).expect("all frames stay");
     assert!(parts::gif::is_animated(&all));
 }

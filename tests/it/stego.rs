@@ -136,7 +136,7 @@ fn json_has_the_promised_names() {
         (&"plain".into(), &1.into(), &80.into())
     );
     let small = one(&["thumbnail", "--local", "--json", "--edge", "20", "photo.png"]);
-    assert_eq!(fields(&small), ["bytes", "bytes_before", "height", "image", "ms", "path", "width"]);
+    assert_eq!(fields(&small), ["bytes", "bytes_before", "height", "image", "ms", "path", "stored", "width"]);
     assert_eq!((&small["width"], &small["height"]), (&20.into(), &15.into()));
     assert!(desk.path("photo.thumb.jpg").exists());
     let answer = desk.run(&["reveal", "--json", "photo.png"]);
@@ -403,4 +403,14 @@ fn a_result_is_stored_as_the_users_own_object() {
     let bytes = cluster.get("kept.png").expect("it is stored");
     let back = cluster.file("back.png", &bytes);
     assert_eq!(cluster.ok(&["reveal", text(&back)]), "kept");
+    // By a node, and under the name of the file that is not written.
+    let out = cluster.ok(&["thumbnail", "--edge", "20", text(&image), "--store"]);
+    assert!(out.contains("stored as photo.thumb.jpg version 1"), "{out}");
+    let out = cluster.ok(&["strip", "--local", text(&image), "--store=bare.png"]);
+    assert!(out.contains("stored as bare.png version 1"), "{out}");
+    for (name, written) in [("photo.thumb.jpg", "photo.thumb.jpg"), ("bare.png", "photo.stripped.png")] {
+        assert!(cluster.get(name).is_some_and(|bytes| image::guess_format(&bytes).is_ok()), "{name}");
+        assert!(!Path::new(&image).with_file_name(written).exists(), "no file without -o");
+    }
+    ends(&cluster.run(&["strip", "--local", text(&image), "--store=/"]), 2, &["--store=NAME"]);
 }
