@@ -205,7 +205,10 @@ impl World {
                 self.nodes[node].store.is_full = true;
                 self.after(ms, Thing::Fault(Fault::Mend(Mend::Disk { node })));
             }
-            Fault::FlipBody { node } => drop(self.nodes[node].store.flip_body(&mut self.dice)),
+            Fault::FlipBody { node } => {
+                self.nodes[node].store.flip_body(&mut self.dice);
+                self.forget_what_was_never_safe();
+            }
             Fault::FlipRecord { node } => drop(self.nodes[node].store.flip_record(&mut self.dice)),
             Fault::Jump { node, ms } => self.jump(node, ms),
             Fault::KillClient { client } => self.kill_client(client),
@@ -258,8 +261,13 @@ impl World {
     fn lose(&mut self, node: usize) {
         self.kill(node);
         self.nodes[node].is_gone = true;
+        self.forget_what_was_never_safe();
+    }
+
+    /// After the loss of a copy: what has no other one, and was not said to survive that, is no promise.
+    fn forget_what_was_never_safe(&mut self) {
         let stores: Vec<_> = self.nodes.iter().map(|n| (&n.store, n.is_gone)).collect();
-        self.oracle.kept.one_is_gone(&stores);
+        self.oracle.kept.one_is_lost(&stores);
     }
 
     fn mend(&mut self, mend: Mend) {

@@ -51,8 +51,9 @@ impl Kept {
         Ok(())
     }
 
-    /// A machine is gone for good: what was acknowledged as not surviving that may be lost with it.
-    pub fn one_is_gone(&mut self, stores: &[(&Store, bool)]) {
+    /// A machine is gone for good, or a body on one has rotted: what was acknowledged as not surviving that may
+    /// be lost with it.
+    pub fn one_is_lost(&mut self, stores: &[(&Store, bool)]) {
         self.acked.retain(|acked| acked.survives > 0 || all_here(acked, stores));
     }
 
