@@ -29,11 +29,8 @@ pub fn scatter(
     }
     bits::write(pixels, channels, header);
     let order = Order::new(seed, capacity);
-    let mut rest = bytes.iter();
-    order.each(bytes.len(), |place| {
-        if let Some(byte) = rest.next() {
-            bits::write_cell(pixels, channels, header.len() + place, *byte);
-        }
+    order.each(bytes.len(), |at| {
+        bits::write_cell(pixels, channels, header.len() + at.place, bytes[at.number]);
     });
     Ok(())
 }
@@ -58,7 +55,7 @@ pub fn gather(
         return None;
     }
     let order = Order::new(seed, cells as u64);
-    let mut bytes = Vec::with_capacity(len);
-    order.each(len, |place| bytes.push(bits::read_cell(pixels, channels, header_bytes + place)));
+    let mut bytes = vec![0; len];
+    order.each(len, |at| bytes[at.number] = bits::read_cell(pixels, channels, header_bytes + at.place));
     Some(bytes)
 }
