@@ -39,11 +39,12 @@ use run::{Runner, run};
 const SEEDS: u64 = 300;
 
 /// Seeds beyond those that have found something once, and what.
-const FOUND: [(u64, &str); 5] = [
+const FOUND: [(u64, &str); 6] = [
     (383, "a reservation sent again came to a worker's next process, which took a place for it (no bug)"),
     (1397, "repair looked among the founding's acceptors after a hash slot was handed over to others"),
     (1659, "after a power cut a node claimed below what a machine with more starts had once taught it"),
     (2648, "the only copy rotted of what was acknowledged as surviving no loss (no bug)"),
+    (2789, "the same, and its version could not be read (no bug)"),
     (1627, "what reached a process that stood still was heard by its successor, after a power cut (no bug)"),
 ];
 

@@ -14,6 +14,7 @@ use super::{
     client::{Goal, SimClient},
     faults::{Plan, Wrong},
     oracle::{
+        Newest,
         claims::{Belief, Claims},
         views,
     },
@@ -94,10 +95,12 @@ impl World {
         // What is gone for good is not placed anew before authority moves it.
         let copies = if alive < self.nodes.len() { 1 } else { alive.min(3) };
         let chosen = |object: ObjectId| {
-            let newest = self.oracle.ballots.chosen(&object).last().map_or(0, |(_, value)| value.version);
-            (object, newest)
+            let (_, value) = self.oracle.ballots.chosen(&object).pop()?;
+            let holds = |manifest| stores.iter().any(|(store, is_gone)| !is_gone && store.holds(manifest));
+            let has_manifest = value.manifest.as_ref().is_none_or(holds);
+            Some((object, Newest { version: value.version, has_manifest }))
         };
-        let chosen = self.oracle.objects().map(chosen).collect();
+        let chosen = self.oracle.objects().filter_map(chosen).collect();
         self.oracle.kept.all_there(&stores, copies, &chosen)
     }
 
@@ -129,12 +132,12 @@ impl World {
         }
     }
 
-    /// Whether the only copy of the newest version may have been on the machine that is gone: nobody was told
-    /// that it survives that.
+    /// Whether the only copy of the newest version may have been on the machine that is gone, or may have
+    /// rotted: nobody was told that it survives that.
     fn may_be_lost(&self, object: &ObjectId) -> bool {
         let newest = self.oracle.ballots.chosen(object).last().map(|(_, value)| value.version);
-        let is_one_gone = self.nodes.iter().any(|node| node.is_gone);
-        is_one_gone && newest.is_some_and(|version| !self.oracle.kept.includes(object, version))
+        let is_one_lost = self.plan.rots || self.nodes.iter().any(|node| node.is_gone);
+        is_one_lost && newest.is_some_and(|version| !self.oracle.kept.includes(object, version))
     }
 
     /// Whom every node takes for alive now.

@@ -23,6 +23,15 @@ pub struct Acked {
     pub bodies: Vec<BodyId>,
 }
 
+/// The newest version of an object that was chosen, whoever was told.
+#[derive(Clone, Copy, Debug)]
+pub struct Newest {
+    pub version: u64,
+    /// Whether a good copy of its manifest is left. It names the bodies of its predecessors: without it they are
+    /// where they were, and nobody makes more copies of them.
+    pub has_manifest: bool,
+}
+
 #[derive(Default)]
 pub struct Kept {
     acked: Vec<Acked>,
@@ -78,22 +87,24 @@ impl Kept {
     }
 
     /// Everything is mended: every body that is still named by its object's chain is on enough disks.
-    /// `chosen` has the newest version of each object that was chosen, whoever was told.
+    /// `chosen` has the newest version of each object.
     pub fn all_there(
         &self,
         stores: &[(&Store, bool)],
         copies: usize,
-        chosen: &BTreeMap<ObjectId, u64>,
+        chosen: &BTreeMap<ObjectId, Newest>,
     ) -> Checked {
         let mut newest = self.newest();
         for (object, version) in &mut newest {
-            *version = (*version).max(chosen.get(object).copied().unwrap_or(0));
+            *version = (*version).max(chosen.get(object).map_or(0, |newest| newest.version));
         }
         let kept = tintype::model::limits::VERSIONS_KEPT as u64;
         for acked in &self.acked {
             if acked.version + kept <= newest[&acked.object] {
                 continue;
             }
+            let is_named = chosen.get(&acked.object).is_none_or(|newest| newest.has_manifest);
+            let copies = if is_named { copies } else { copies.min(1) };
             for body in &acked.bodies {
                 let there = stores.iter().filter(|(store, gone)| !gone && store.holds(body)).count();
                 if there < copies {

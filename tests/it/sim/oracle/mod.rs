@@ -23,7 +23,7 @@ use tintype::{
 };
 
 use super::client;
-pub use kept::Acked;
+pub use kept::{Acked, Newest};
 
 /// All of them.
 pub struct Oracle {

@@ -8,6 +8,7 @@ use tintype::{
         task::{Claim, Rank, TaskId},
     },
     proto::{chunkpaxos::CallId, founding::FoundingRecord},
+    seal::chunk::body_id,
 };
 
 use super::{super::store::Store, claims::Belief, *};
@@ -78,11 +79,24 @@ fn fewer_copies_than_acknowledged_are_seen() {
     assert!(kept.acknowledged(acked(0, 0, vec![BodyId([2; 32])]), &stores, false).is_err(), "no body");
     assert!(kept.acknowledged(acked(0, 1, vec![BodyId([2; 32])]), &stores, true).is_ok(), "it rotted");
     assert!(kept.all_there(&stores, 1, &none).is_err());
-    let chosen = |version| std::collections::BTreeMap::from([(object, version)]);
+    let newest = |version, has_manifest| {
+        std::collections::BTreeMap::from([(object, Newest { version, has_manifest })])
+    };
+    let chosen = |version| newest(version, true);
     let kept_max = limits::VERSIONS_KEPT as u64;
     assert!(kept.all_there(&stores, 1, &chosen(kept_max)).is_err());
     assert!(kept.all_there(&stores, 1, &chosen(kept_max + 1)).is_ok(), "it is named no more");
     assert!(kept.includes(&object, 1));
+    let mut holder = Store::new(Incarnation([2; 16]));
+    let body = b"a body".to_vec();
+    let id = body_id(&body);
+    holder.contents.bodies.insert(id, std::sync::Arc::new(body));
+    let stores = [(&empty, false), (&holder, false)];
+    let mut kept = kept::Kept::default();
+    assert!(kept.acknowledged(acked(0, 0, vec![id]), &stores, false).is_ok());
+    assert!(kept.all_there(&stores, 2, &chosen(2)).is_err());
+    assert!(kept.all_there(&stores, 2, &newest(2, false)).is_ok(), "nobody knows any more that it is one");
+    assert!(kept.all_there(&stores[..1], 2, &newest(2, false)).is_err(), "it is gone altogether");
     let mut kept = kept::Kept::default();
     assert!(kept.acknowledged(acked(0, 0, vec![BodyId([2; 32])]), &stores, true).is_ok());
     assert!(kept.all_there(&stores, 1, &none).is_ok(), "the answer had said that it may be lost");
