@@ -115,6 +115,7 @@ impl Cluster {
             | Name::Disk
             | Name::Hide
             | Name::Failover
+            | Name::Spread
             | Name::Lane
             | Name::Gossip => {
                 bail!("this needs no nodes")

@@ -17,6 +17,7 @@ mod many;
 mod perf;
 mod pingpong;
 mod profile;
+mod spread;
 mod symbols;
 mod wire;
 
@@ -78,6 +79,8 @@ pub enum Name {
     Hide,
     /// A task whose coordinator, worker or both are killed in the middle, on five nodes
     Failover,
+    /// 50 pictures of 7 to 37 MB from four clients on three nodes: whether each does its share
+    Spread,
     /// Lane frames there and back, one after the other
     Lane,
     /// Heartbeats there and back, one after the other
@@ -211,6 +214,11 @@ async fn measure(args: &Args, dir: &Path, context: &Context) -> Result<Measured>
                 measured.figures.extend(failover::measure(dir, effort).await?);
                 continue;
             }
+            Name::Spread => {
+                stop(cluster.take()).await?;
+                measured.figures.extend(spread::measure(dir, effort).await?);
+                continue;
+            }
             Name::Many3Nodes | Name::Many10Nodes => {
                 stop(cluster.take()).await?;
                 let shape = if name == Name::Many3Nodes { &many::THREE } else { &many::TEN };
@@ -255,6 +263,7 @@ fn label(name: Name) -> &'static str {
         Name::Disk => "disk",
         Name::Hide => "hide",
         Name::Failover => "failover",
+        Name::Spread => "spread",
         Name::Lane => "lane",
         Name::Gossip => "gossip",
         Name::Rpc => "rpc",
