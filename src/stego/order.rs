@@ -6,8 +6,9 @@
 
 /// Rounds: with fewer, neighbours stay near each other in one half.
 const ROUNDS: usize = 6;
-/// With more than one number in so many, all places are gone through in their own order: the picture's memory is
-/// then read once from end to end, and the jumps are in the bytes, of which there are eight times fewer.
+/// With more than one number in so many, all places are gone through in their own order: the picture's
+/// memory is then read once from end to end, and the jumps are in the bytes, of which there are eight times
+/// fewer.
 const MANY: u64 = 3;
 /// Entries of tables that are made at once.
 const BATCH_ENTRIES: usize = 256;
@@ -181,7 +182,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_number_is_visited_once_at_its_place(seed in any::<u8>(), len in 1u64..3000, part in 0.0f64..=1.0) {
+        fn each_is_visited_once_at_its_place(seed in any::<u8>(), len in 1u64..3000, part in 0.0f64..=1.0) {
             let order = Order::new(&[seed; 32], len);
             let count = (len as f64 * part) as usize;
             let mut found = Vec::new();

@@ -27,8 +27,8 @@ pub struct Acked {
 #[derive(Clone, Copy, Debug)]
 pub struct Newest {
     pub version: u64,
-    /// Whether a good copy of its manifest is left. It names the bodies of its predecessors: without it they are
-    /// where they were, and nobody makes more copies of them.
+    /// Whether a good copy of its manifest is left. It names the bodies of its predecessors: without it they
+    /// are where they were, and nobody makes more copies of them.
     pub has_manifest: bool,
 }
 
@@ -60,8 +60,8 @@ impl Kept {
         Ok(())
     }
 
-    /// A machine is gone for good, or a body on one has rotted: what was acknowledged as not surviving that may
-    /// be lost with it.
+    /// A machine is gone for good, or a body on one has rotted: what was acknowledged as not surviving that
+    /// may be lost with it.
     pub fn one_is_lost(&mut self, stores: &[(&Store, bool)]) {
         self.acked.retain(|acked| acked.survives > 0 || all_here(acked, stores));
     }
