@@ -23,7 +23,8 @@
 //! 3. `client::upload` sends each chunk once, over `net::bulk`, to the first holder of its
 //!    `proto::placement`.
 //! 4. There `node::bodies` has `disk` write it and passes it on to the next holder while it still comes in.
-//!    A receipt names the nodes that have it durably; two are enough, the third copy follows.
+//!    A receipt names the nodes that have it durably; two are enough, the third copy follows. Whom it missed
+//!    `proto::hints` remembers, so that it is offered again.
 //! 5. The client reads the object's register from its home proposer, lets `seal::manifest` make the next
 //!    version's manifest, sends that like a chunk, signs the new register value and sends it, over
 //!    `net::rpc`, to any node.

@@ -268,6 +268,8 @@ pub const REPAIR_EVERY: Millis = Millis(600_000);
 pub const RECOUNT_AFTER: Millis = Millis(15_000);
 /// Bodies that repair fetches at once.
 pub const REPAIR_FETCHES_MAX: usize = 8;
+/// Copies that could not be made and are offered again: those of 16 GB to one machine, in about 2 MiB.
+pub const HINTS_MAX: usize = 16_384;
 /// Bodies wanted by other members that wait to be fetched.
 pub const REPAIR_WANTED_MAX: usize = 65_536;
 // ---- consensus ----

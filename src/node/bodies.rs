@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -24,7 +24,10 @@ use crate::{
         rpc::{BodyState, Counters},
     },
     net::{BulkAnswer, BulkCall, BulkError, BulkRequest, NetHandle, Put},
-    proto::placement::{self, Weighted},
+    proto::{
+        hints::Hints,
+        placement::{self, Weighted},
+    },
 };
 
 /// How often a holder that says "busy" is asked again before another is taken.
@@ -99,23 +102,25 @@ struct Shared {
     fetching: AtomicU64,
     wake: Notify,
     repairing: Arc<AtomicBool>,
+    offering: Arc<AtomicBool>,
     missed: AtomicBool,
+    hints: Mutex<Hints>,
     single: AtomicBool,
     stopped: AtomicBool,
 }
 
-/// A repair run. However its task ends, by a panic too, the next one may begin then.
+/// A run of repair, or a round of offers. However its task ends, by a panic too, the next one may begin then.
 #[derive(Debug)]
-pub(super) struct RepairGuard(Arc<AtomicBool>);
+pub(super) struct RunGuard(Arc<AtomicBool>);
 
-impl RepairGuard {
+impl RunGuard {
     fn begin(runs: &Arc<AtomicBool>) -> Option<Self> {
         let has_begun = runs.swap(true, Ordering::Relaxed);
         (!has_begun).then(|| Self(Arc::clone(runs)))
     }
 }
 
-impl Drop for RepairGuard {
+impl Drop for RunGuard {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
     }
@@ -154,7 +159,9 @@ impl Bodies {
             fetching: AtomicU64::new(0),
             wake: Notify::new(),
             repairing: Arc::default(),
+            offering: Arc::default(),
             missed: AtomicBool::new(false),
+            hints: Mutex::default(),
             single: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }));
@@ -173,8 +180,13 @@ impl Bodies {
     }
 
     /// Begins a repair run, unless one has begun and not ended. It ends when the guard is dropped.
-    pub(super) fn try_begin_repair(&self) -> Option<RepairGuard> {
-        RepairGuard::begin(&self.0.repairing)
+    pub(super) fn try_begin_repair(&self) -> Option<RunGuard> {
+        RunGuard::begin(&self.0.repairing)
+    }
+
+    /// Begins a round of offers, likewise.
+    pub(super) fn try_begin_offers(&self) -> Option<RunGuard> {
+        RunGuard::begin(&self.0.offering)
     }
 
     fn members(&self) -> Vec<Weighted> {
@@ -257,7 +269,7 @@ impl Bodies {
         let mut rest = onward.into_iter();
         let there = self.forward_until(id, &body, &mut rest, wanted - 1);
         let (here, mut holders) = futures::join!(here, there);
-        let refusal = self.note_put(here, &mut holders);
+        let refusal = self.note_put(id, here, &mut holders);
         // One that failed here or there is made up for by the next in line.
         if holders.len() < wanted {
             let more = self.forward_until(id, &body, &mut rest, wanted - holders.len()).await;
@@ -294,7 +306,12 @@ impl Bodies {
     }
 
     /// Counts what came of the own put; the answer is what to say if nobody else has it.
-    fn note_put(&self, here: Result<PutOutcome, DiskError>, holders: &mut Vec<PeerId>) -> Option<BulkAnswer> {
+    fn note_put(
+        &self,
+        id: BodyId,
+        here: Result<PutOutcome, DiskError>,
+        holders: &mut Vec<PeerId>,
+    ) -> Option<BulkAnswer> {
         match here {
             Ok(outcome) => {
                 if outcome == PutOutcome::Mended {
@@ -307,7 +324,7 @@ impl Bodies {
             Err(error) => {
                 self.0.counters.declined.bump();
                 // What belongs here lies elsewhere now, and nobody else notes that it is missing here.
-                self.0.missed.store(true, Ordering::Relaxed);
+                self.note_missed(self.0.me, id);
                 tracing::debug!("a body was declined: {error}");
                 Some(if error.is_full() { BulkAnswer::Full } else { BulkAnswer::Busy })
             }
@@ -332,6 +349,17 @@ impl Bodies {
         holders
     }
 
+    /// A holder was passed over. Its object may not be agreed on yet, so that no run of repair would see it.
+    fn note_missed(&self, peer: PeerId, id: BodyId) {
+        self.0.missed.store(true, Ordering::Relaxed);
+        self.hints().note(peer, id);
+    }
+
+    /// The copies that were missed.
+    pub(super) fn hints(&self) -> MutexGuard<'_, Hints> {
+        self.0.hints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether a holder was passed over since this was last asked: then some body lacks a copy.
     pub(super) fn take_missed(&self) -> bool {
         self.0.missed.swap(false, Ordering::Relaxed)
@@ -345,7 +373,7 @@ impl Bodies {
     async fn forward(&self, id: BodyId, body: &Arc<Vec<u8>>, peer: PeerId) -> bool {
         let forwarded = self.try_forward(id, body, peer).await;
         if !forwarded {
-            self.0.missed.store(true, Ordering::Relaxed);
+            self.note_missed(peer, id);
         }
         forwarded
     }
@@ -515,16 +543,16 @@ mod tests {
     #[test]
     fn one_repair_runs_at_a_time_and_one_that_panicked_has_ended() {
         let runs = Arc::default();
-        let run = RepairGuard::begin(&runs).expect("none runs");
-        assert!(RepairGuard::begin(&runs).is_none());
-        assert!(RepairGuard::begin(&runs).is_none(), "to ask is not to begin, nor to end");
+        let run = RunGuard::begin(&runs).expect("none runs");
+        assert!(RunGuard::begin(&runs).is_none());
+        assert!(RunGuard::begin(&runs).is_none(), "to ask is not to begin, nor to end");
         let panicked = std::thread::spawn(move || {
             let _run = run;
             panic!("a bug in a run, on purpose");
         });
         assert!(panicked.join().is_err());
-        let run = RepairGuard::begin(&runs).expect("it has ended");
+        let run = RunGuard::begin(&runs).expect("it has ended");
         drop(run);
-        assert!(RepairGuard::begin(&runs).is_some());
+        assert!(RunGuard::begin(&runs).is_some());
     }
 }

@@ -11,6 +11,7 @@
 //! workbench    what clients bring for tasks, and what comes of it
 //! worker       one task's work, in a process of its own
 //! repair       which copies lack where, derived from the slots
+//! hints        offers again what could not be passed on
 //! report       status, nodes, events, for people
 //! ```
 //! A promise leaves only behind its durable write. Slow work runs in bounded tasks and comes back as
@@ -24,6 +25,7 @@ mod execute;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hints;
 mod load;
 mod machines;
 mod repair;

@@ -2,7 +2,9 @@
 //!
 //! Every acceptor or mirror scans its slots from a majority, takes over what is agreed, has disagreement
 //! settled by a full round, and tells every placed member which bodies belong on it; that member fetches
-//! what it lacks. It deletes nothing and decides nothing: `proto::repair` and ChunkPaxos do.
+//! what it lacks. Before its object is agreed on, nobody's slot says that a body should be anywhere: what was
+//! missed until then, `node::hints` offers. It deletes nothing and decides nothing: `proto::repair` and
+//! ChunkPaxos do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +14,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    bodies::{Bodies, RepairGuard},
+    bodies::{Bodies, RunGuard},
     event_loop::{Call, EventLoop},
     machines::verify,
     serve,
@@ -46,7 +48,7 @@ pub(super) struct Repair {
     pub(super) calls: mpsc::Sender<Call>,
     pub(super) bodies: Bodies,
     /// Only one run at a time.
-    pub(super) running: RepairGuard,
+    pub(super) running: RunGuard,
 }
 
 /// What the loop knows of repair.
@@ -252,37 +254,8 @@ impl Repair {
                 if !self.net.connected().contains_key(peer) {
                     continue;
                 }
-                let missing = self.missing_on(*peer, batch).await;
-                if missing.is_empty() {
-                    continue;
-                }
-                found.lacking += missing.len() as u64;
-                let request = Request::Push { bodies: missing };
-                if let Err(error) =
-                    self.net.request(*peer, request.encode(), limits::RPC_TIMEOUT.into()).await
-                {
-                    tracing::debug!(%peer, "it was not told what belongs on it: {error}");
-                }
+                found.lacking += offer(&self.net, *peer, batch).await.len() as u64;
             }
-        }
-    }
-
-    /// Which of these a member does not have; all of them if it does not say.
-    async fn missing_on(&self, peer: PeerId, bodies: Vec<BodyId>) -> Vec<BodyId> {
-        let request = Request::Check { bodies, read: false, copies: 0 };
-        let answer = self.net.request(peer, request.encode(), limits::RPC_TIMEOUT.into()).await;
-        let Request::Check { bodies, .. } = request else { return Vec::new() };
-        match answer.map(|bytes| Response::decode(&bytes)) {
-            Ok(Ok(Response::Checked(states))) if states.len() == bodies.len() => {
-                let missing = |state: &BodyState| matches!(state, BodyState::Missing | BodyState::Bad);
-                bodies
-                    .into_iter()
-                    .zip(&states)
-                    .filter(|(_, state)| missing(state))
-                    .map(|(id, _)| id)
-                    .collect()
-            }
-            _ => bodies,
         }
     }
 
@@ -323,6 +296,32 @@ impl Repair {
             }
             after = next;
         }
+    }
+}
+
+/// Has a member fetch which of these it does not have; the answer is which those are, all if it does not say.
+pub(super) async fn offer(net: &NetHandle, peer: PeerId, bodies: Vec<BodyId>) -> Vec<BodyId> {
+    let missing = missing_on(net, peer, bodies).await;
+    if !missing.is_empty() {
+        let request = Request::Push { bodies: missing.clone() };
+        if let Err(error) = net.request(peer, request.encode(), limits::RPC_TIMEOUT.into()).await {
+            tracing::debug!(%peer, "it was not told what belongs on it: {error}");
+        }
+    }
+    missing
+}
+
+async fn missing_on(net: &NetHandle, peer: PeerId, bodies: Vec<BodyId>) -> Vec<BodyId> {
+    let request = Request::Check { bodies, read: false, copies: 0 };
+    let answer = net.request(peer, request.encode(), limits::RPC_TIMEOUT.into()).await;
+    let Request::Check { bodies, .. } = request else { return Vec::new() };
+    match answer.map(|bytes| Response::decode(&bytes)) {
+        Ok(Ok(Response::Checked(states))) if states.len() == bodies.len() => {
+            let missing = |state: &BodyState| matches!(state, BodyState::Missing | BodyState::Bad);
+            let all = bodies.into_iter().zip(&states);
+            all.filter(|(_, state)| missing(state)).map(|(id, _)| id).collect()
+        }
+        _ => bodies,
     }
 }
 

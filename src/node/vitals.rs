@@ -39,6 +39,7 @@ impl EventLoop {
             self.repair.lacking = None;
             self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::REPAIR_RETRY);
         }
+        self.offer_missed();
         if self.bodies.take_single() && self.repair.single_copy.unwrap_or(0) == 0 {
             self.recount_everywhere();
         }

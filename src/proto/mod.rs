@@ -30,6 +30,7 @@ pub mod founding;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod hints;
 pub mod history;
 pub mod membership;
 pub mod placement;

@@ -15,11 +15,11 @@ use tintype::model::{BodyId, codec, limits};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    cluster::{Answer, Cluster, ends, noise},
+    cluster::{Answer, Cluster, ends, noise, wait_for},
     faults::Frozen,
     foe::{BULK, Foe, Mask, PATIENCE, framed, returned_to, uses},
     hostile::{GROWTH_KIB, Scene, body_id, put_raw},
-    inspect::wait_until_healthy,
+    inspect::{json, wait_for_copies, wait_until_healthy},
 };
 
 /// Kinds of answers on a bulk stream.
@@ -259,4 +259,34 @@ fn a_node_that_freezes_in_the_middle_of_a_put_or_a_get_is_passed_over() {
         assert!(came == bytes, "{name} came back otherwise");
         wait_until_healthy(&cluster);
     }
+}
+
+/// Its object is agreed on long after the node is well again: no run of repair saw that a copy was missing.
+#[test]
+fn what_a_node_missed_of_a_put_that_takes_long_is_on_it_soon_after() {
+    let cluster = Cluster::start(3);
+    let bytes = noise(8, 24_000_000);
+    let mut put = cluster.command(&["put", "-", "--name", "long.bin"]);
+    put.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (mut putting, started) = (put.spawn().expect("started"), Instant::now());
+    let (begun, rest) = bytes.split_at(bytes.len() / 2);
+    let frozen = Frozen::freeze(cluster.nodes.pid(1).expect("it runs"));
+    feed(&mut putting, begun);
+    drop(frozen);
+    wait_until_healthy(&cluster);
+    // Nobody passes it over any more: what comes now misses nobody, and calls for no run of repair.
+    let mut number = 0;
+    wait_for("what is put is on all three at once", Duration::from_secs(30), || {
+        number += 1;
+        let name = format!("{number}.bin");
+        let path = cluster.file(&name, &noise(100 + number, 1000));
+        cluster.ok(&["put", path.to_str().expect("plain"), "--name", &name]);
+        json(&cluster.run(&["where", &name, "--json"]))["fewest_copies"] == 3
+    });
+    wait_until_healthy(&cluster);
+    feed(&mut putting, rest);
+    drop(putting.stdin.take());
+    let put = Answer::of(&putting.wait_with_output().expect("it ends"), started);
+    ends(&put, 0, &["long.bin"]);
+    wait_for_copies(&cluster, "long.bin", 3);
 }

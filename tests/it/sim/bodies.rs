@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tintype::model::{BodyId, limits};
+use tintype::model::{BodyId, limits, rpc::Request};
 
 use super::{
     links::Party,
@@ -91,7 +91,7 @@ impl World {
         job.full = !job.writing;
         if job.full {
             // The one whose copy is lacking is this node itself.
-            self.missed(node);
+            self.missed(node, node, job.id);
         }
         if let Some(running) = &mut self.nodes[node].running {
             running.puts.insert(put, job);
@@ -115,8 +115,9 @@ impl World {
             match (stored, to) {
                 (Some(Stored::By(holders)), _) => job.holders.extend(holders),
                 (_, Some(to)) => {
+                    let id = job.id;
                     running.shunned.insert(to, self.now + limits::SHUN.0);
-                    running.missed = true;
+                    self.missed(node, to, id);
                 }
                 _ => {}
             }
@@ -138,9 +139,10 @@ impl World {
             if soon < goal
                 && let Some(to) = job.onward.pop_front()
             {
+                let id = job.id;
                 let is_shunned = running.shunned.get(&to).is_some_and(|until| *until > now);
                 if is_shunned || !self.forward(node, put, to) {
-                    self.missed(node);
+                    self.missed(node, to, id);
                 }
                 continue;
             }
@@ -161,11 +163,38 @@ impl World {
         }
     }
 
-    /// Some body lacks a copy: repair looks for it.
-    fn missed(&mut self, node: usize) {
+    /// Some body lacks a copy: repair looks for it, and it is offered again.
+    fn missed(&mut self, node: usize, on: usize, id: BodyId) {
+        let peer = self.nodes[on].peer;
         if let Some(running) = &mut self.nodes[node].running {
             running.missed = true;
+            running.hints.note(peer, id);
         }
+    }
+
+    /// Offers what is due, as `node::hints` does.
+    pub fn offer_missed(&mut self, node: usize) {
+        let (clock, me) = (self.clock(node), self.nodes[node].peer);
+        let Some(running) = &mut self.nodes[node].running else { return };
+        for (peer, bodies) in running.hints.due(clock) {
+            let Some(to) = self.index_of(&peer) else { continue };
+            if peer == me {
+                self.take_in_missed(node, bodies);
+            } else if self.links.is_connected(Party::Node(node), Party::Node(to)) {
+                let request = Request::Check { bodies: bodies.clone(), read: false, copies: 0 };
+                self.ask(node, to, &request, Asked::Check { peer: to, bodies }, limits::RPC_TIMEOUT);
+            }
+        }
+    }
+
+    fn take_in_missed(&mut self, node: usize, bodies: Vec<BodyId>) {
+        let me = self.nodes[node].peer;
+        let store = &self.nodes[node].store;
+        let (there, missing): (Vec<_>, Vec<_>) = bodies.into_iter().partition(|id| store.has(id));
+        if let Some(running) = &mut self.nodes[node].running {
+            running.hints.is_there(me, &there);
+        }
+        self.want(node, missing);
     }
 
     /// Passes a body on; says whether there is a connection to do so.

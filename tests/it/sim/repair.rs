@@ -270,14 +270,20 @@ impl World {
     /// A member has said which of its bodies it has, or nothing: it is told to fetch the others, and it is
     /// looked at again soon whether it has.
     pub fn checked(&mut self, node: usize, peer: usize, bodies: Vec<BodyId>, answer: Option<Response>) {
-        let missing: Vec<BodyId> = match answer {
+        let (missing, there): (Vec<BodyId>, Vec<BodyId>) = match answer {
             Some(Response::Checked(states)) if states.len() == bodies.len() => {
                 let is_missing = |state: &BodyState| matches!(state, BodyState::Missing | BodyState::Bad);
                 let all = bodies.into_iter().zip(states);
-                all.filter(|(_, state)| is_missing(state)).map(|(id, _)| id).collect()
+                let (missing, there): (Vec<_>, Vec<_>) = all.partition(|(_, state)| is_missing(state));
+                let ids = |some: Vec<(BodyId, BodyState)>| some.into_iter().map(|(id, _)| id).collect();
+                (ids(missing), ids(there))
             }
-            _ => bodies,
+            _ => (bodies, Vec::new()),
         };
+        let id = self.nodes[peer].peer;
+        if let Some(running) = &mut self.nodes[node].running {
+            running.hints.is_there(id, &there);
+        }
         if missing.is_empty() || !self.links.is_connected(Party::Node(node), Party::Node(peer)) {
             return;
         }

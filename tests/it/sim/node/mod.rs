@@ -21,6 +21,7 @@ use tintype::{
         chunkpaxos::{self, AcceptorRecord, CallId, ChunkPaxos, Command, SlotPage},
         election,
         founding::{self, FoundingMachine, FoundingRecord},
+        hints::Hints,
         history,
         membership::{self, Membership},
         placement::Weighted,
@@ -90,6 +91,8 @@ pub struct Running {
     pub shunned: BTreeMap<usize, u64>,
     /// A holder was passed over: some body lacks a copy.
     pub missed: bool,
+    /// Whom, and with what.
+    pub hints: Hints,
     /// There was no room when it was looked at last.
     was_full: bool,
     /// Orders of authority that it has heard.
@@ -209,6 +212,7 @@ impl World {
             repair: None,
             shunned: BTreeMap::new(),
             missed: false,
+            hints: Hints::default(),
             was_full: false,
             orders: 0,
         });
@@ -319,6 +323,7 @@ impl World {
             let at = self.clock(node) + limits::REPAIR_RETRY;
             self.arm_no_later(node, TimerKey::Repair, at);
         }
+        self.offer_missed(node);
     }
 
     // ---- founding ----
