@@ -80,6 +80,9 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
         Target::plan(args.output.as_deref(), &args.image, |stem| format!("{stem}.hidden.png"), output)?;
     target.hold_lossless()?;
     let object = args.storing.object(&target)?;
+    if let Some(name) = &object {
+        picture::hold_lossless(Path::new(name), "--store=")?;
+    }
     if args.image == Path::new("-") && args.file.as_deref() == Some(&args.image) {
         return Err(
             problem::usage("picture and file cannot both be standard input", "name one of them").into()

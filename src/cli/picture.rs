@@ -84,22 +84,7 @@ impl Target {
     /// Usage.
     pub fn hold_lossless(&self) -> Result<(), Problem> {
         let Self::File(path) = self else { return Ok(()) };
-        let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        let png = path.with_extension("png");
-        if let Some((_, format)) = LOSSY.iter().find(|(lossy, _)| *lossy == ending) {
-            let shown = path.display();
-            return Err(problem::usage(
-                format!("{shown}: {format} changes the pixels, which would destroy what is hidden in them"),
-                format!("write a PNG: -o {}", png.display()),
-            ));
-        }
-        match ending.as_str() {
-            "bmp" | "tif" | "tiff" => Err(problem::usage(
-                format!("{}: what is written is a PNG, whatever it is called", path.display()),
-                format!("call it one: -o {}", png.display()),
-            )),
-            _ => Ok(()),
-        }
+        hold_lossless(path, "-o ")
     }
 
     /// Refuses, before the work, what [`Target::write`] would refuse after it: a file that is there, a folder
@@ -202,6 +187,28 @@ fn place(path: &Path) -> Result<Option<PathBuf>, client::Error> {
         Ok(about) if !about.is_file() => Ok(None),
         Ok(_) => fs::canonicalize(path).map(Some).map_err(|error| failed(path, error)),
         Err(_) => Ok(Some(path.to_owned())),
+    }
+}
+
+/// Refuses a name that promises another format than PNG; `option` is what such a name is given with.
+///
+/// # Errors
+/// Usage.
+pub fn hold_lossless(path: &Path, option: &str) -> Result<(), Problem> {
+    let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let (shown, png) = (text::path(path), text::path(&path.with_extension("png")));
+    if let Some((_, format)) = LOSSY.iter().find(|(lossy, _)| *lossy == ending) {
+        return Err(problem::usage(
+            format!("{shown}: {format} changes the pixels, which would destroy what is hidden in them"),
+            format!("write a PNG: {option}{png}"),
+        ));
+    }
+    match ending.as_str() {
+        "bmp" | "tif" | "tiff" => Err(problem::usage(
+            format!("{shown}: what is written is a PNG, whatever it is called"),
+            format!("call it one: {option}{png}"),
+        )),
+        _ => Ok(()),
     }
 }
 

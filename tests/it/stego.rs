@@ -404,6 +404,8 @@ fn a_result_is_stored_as_the_users_own_object() {
     let back = cluster.file("back.png", &bytes);
     assert_eq!(cluster.ok(&["reveal", text(&back)]), "kept");
     // By a node, and under the name of the file that is not written.
+    let lossy = ["hide", "--local", "--text", "kept", text(&image), "--store=kept.jpg"];
+    ends(&cluster.run(&lossy), 2, &["JPEG", "--store=kept.png"]);
     let out = cluster.ok(&["thumbnail", "--edge", "20", text(&image), "--store"]);
     assert!(out.contains("stored as photo.thumb.jpg version 1"), "{out}");
     let out = cluster.ok(&["strip", "--local", text(&image), "--store=bare.png"]);
