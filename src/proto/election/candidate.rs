@@ -68,7 +68,11 @@ impl Election {
 
     /// Stands if it is its turn by now, with the loads as they are now.
     pub(super) fn on_stand_due(&mut self, now: Millis, out: &mut Outbox<Action>) {
-        let Some(plan) = self.plan.filter(|_| self.may_stand()) else { return };
+        if !self.may_stand() {
+            // A plan whose timer is gone would keep every later look from making another.
+            self.plan = None;
+        }
+        let Some(plan) = self.plan else { return };
         let steps = self.rank_without(plan.without).min(limits::ELECTION_STEPS_MAX) as u64;
         let at = plan.from + Millis(limits::ELECTION_STEP.0 * steps);
         if at <= now || self.config.founding.members.len() == 1 {

@@ -202,6 +202,21 @@ fn without_a_majority_nobody_stands_or_stays() {
     assert_eq!(desk.machine.in_office(), None, "death is not a late heartbeat");
 }
 
+/// The other of two is not seen at the very moment at which this one would stand.
+#[test]
+fn who_may_not_stand_when_its_turn_comes_has_another_turn() {
+    let mut desk = Desk::new(2, 0);
+    desk.view(&[Some(1000), Some(2000)]);
+    assert!(desk.view(&[Some(1000), None]).is_empty(), "one late heartbeat");
+    assert!(desk.hears(Event::Timer(Timer::Stand)).is_empty(), "two of two are needed");
+    let alive = [1000, 2000].into_iter().zip(&desk.peers).map(|(load, peer)| (*peer, load)).collect();
+    let mut out = Outbox::new();
+    desk.machine.handle(Millis(desk.now), Event::View { alive }, &mut out);
+    let is_turn = |action: &Action| matches!(action, Action::Arm { timer: Timer::Stand, .. });
+    assert!(out.drain().any(|action| is_turn(&action)), "nobody else will ever ask it to");
+    assert_eq!(asked(&desk.waits(600)), [desk.peers[1]]);
+}
+
 #[test]
 fn a_vote_is_given_once() {
     let mut desk = Desk::new(5, 4);

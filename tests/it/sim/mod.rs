@@ -7,7 +7,7 @@
 //! slow down; clocks drift and jump; processes die, stand still, and machines are lost for good. What must
 //! hold is in `oracle`, one file each.
 //!
-//! `SEED=n` repeats one run and prints it to the last message; `TINTYPE_SEEDS=n` runs so many:
+//! `SEED=n` repeats one run and prints it to the last message; `TINTYPE_SEEDS=n` runs so many, `m..n` those:
 //! `TINTYPE_SEEDS=100000 cargo test --release sim`.
 //!
 //! It is not the real driver (`node::event_loop`), transport or disk: those are met by real processes in the
@@ -39,10 +39,14 @@ use run::{Runner, run};
 const SEEDS: u64 = 600;
 
 /// Seeds beyond those that have found something once, and what.
-const FOUND: [(u64, &str); 7] = [
+const FOUND: [(u64, &str); 8] = [
     (383, "a reservation sent again came to a worker's next process, which took a place for it (no bug)"),
     (1397, "repair looked among the founding's acceptors after a hash slot was handed over to others"),
     (1659, "after a power cut a node claimed below what a machine with more starts had once taught it"),
+    (
+        20731,
+        "both of two were about to stand when they did not see each other for a moment, and never did again",
+    ),
     (5262, "a chunk missed a holder, and repair ran before its object was agreed on and not after that"),
     (2648, "the only copy rotted of what was acknowledged as surviving no loss (no bug)"),
     (2789, "the same, and its version could not be read (no bug)"),

@@ -1,6 +1,7 @@
 //! Runs seeds: one after the other on each processor, and says what came of them.
 
 use std::{
+    ops::Range,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
@@ -207,9 +208,15 @@ impl World {
     }
 }
 
+/// `n` are those below it, `m..n` those from another on.
+fn seeds_of(text: &str) -> Option<Range<u64>> {
+    let (start, end) = text.split_once("..").unwrap_or(("0", text));
+    Some(start.parse().ok()?..end.parse().ok()?)
+}
+
 /// Many seeds.
 pub struct Runner {
-    seeds: std::ops::Range<u64>,
+    seeds: Range<u64>,
     /// One run, to the last message.
     is_printed: bool,
     /// Somebody wants to know how far it is and what came of it.
@@ -217,15 +224,17 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// `SEED=n` for one, `TINTYPE_SEEDS=n` for so many, else `count`.
+    /// `SEED=n` for one, `TINTYPE_SEEDS=n` for so many, `TINTYPE_SEEDS=m..n` for those, else `count`.
     pub fn from_environment(count: u64) -> Self {
-        let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
-        match number("SEED") {
-            Some(seed) => Self { seeds: seed..seed + 1, is_printed: true, is_asked_for: true },
+        let read = |name| std::env::var(name).ok().and_then(|text: String| seeds_of(&text));
+        match read("SEED") {
+            Some(Range { end: seed, .. }) => {
+                Self { seeds: seed..seed + 1, is_printed: true, is_asked_for: true }
+            }
             None => {
-                let wanted = number("TINTYPE_SEEDS");
-                let seeds = 0..wanted.unwrap_or(count);
-                Self { seeds, is_printed: false, is_asked_for: wanted.is_some() }
+                let wanted = read("TINTYPE_SEEDS");
+                let is_asked_for = wanted.is_some();
+                Self { seeds: wanted.unwrap_or(0..count), is_printed: false, is_asked_for }
             }
         }
     }
