@@ -74,7 +74,7 @@ struct Done<'a> {
 /// # Errors
 /// What does not fit or is no picture; no key; a different file; what came back and is not right.
 pub async fn run(args: &Args, context: &Context) -> Outcome {
-    let began = Instant::now();
+    let (began, limit) = (Instant::now(), args.work.limit());
     let output = &context.output;
     let target =
         Target::plan(args.output.as_deref(), &args.image, |stem| format!("{stem}.hidden.png"), output)?;
@@ -93,8 +93,9 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
         target.hold_place(args.force).await?;
     }
     let whose = picture::name(&args.image);
-    let image = Arc::new(picture::read(&args.image).await?);
-    let payload = payload(args).await?;
+    let reading = async { Ok::<_, Problem>((picture::read(&args.image).await?, payload(args).await?)) };
+    let (image, payload) = limit.hold(&whose, "its input is read", reading).await??;
+    let image = Arc::new(image);
     let capacity = hold_capacity(args, &image, &payload, &whose)?;
     let keys = if args.seal { Some(context.user_keys(true).await?) } else { None };
     if object.is_some() {
@@ -103,7 +104,7 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
     }
     let order = hidden::order(&payload, keys.as_deref(), args.work.frames());
     let job = Job { order, picture: image, whose: &whose, needs_vault: object.is_some() };
-    let png = carry_out(&args.work, context, job).await?;
+    let png = carry_out(&args.work, &limit, context, job).await?;
     let payload_bytes = payload.len() as u64;
     let png = checked(png, keys, payload, &whose).await?;
     let bytes = png.len() as u64;

@@ -23,10 +23,12 @@ use crate::{
 };
 
 /// Endings of formats that change what is hidden, or may.
-const LOSSY: [(&str, &str); 10] = [
+const LOSSY: [(&str, &str); 12] = [
     ("jpg", "JPEG"),
     ("jpeg", "JPEG"),
     ("jfif", "JPEG"),
+    ("jpe", "JPEG"),
+    ("jif", "JPEG"),
     ("webp", "WebP"),
     ("gif", "GIF"),
     ("heic", "HEIC"),
@@ -158,7 +160,7 @@ pub async fn read(path: &Path) -> Result<Vec<u8>, Problem> {
 
 /// What a person calls a file that was given.
 pub fn name(path: &Path) -> String {
-    if path == Path::new("-") { "standard input".into() } else { path.display().to_string() }
+    if path == Path::new("-") { "standard input".into() } else { text::path(path) }
 }
 
 fn read_whole(path: &Path) -> io::Result<Vec<u8>> {

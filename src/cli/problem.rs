@@ -88,7 +88,10 @@ pub fn files(error: &client::Error) -> Problem {
         client::Error::Exists { .. } => {
             Problem::failed(error.to_string(), "give --force to replace it, or another place with -o")
         }
-        _ => Problem::failed(error.to_string(), "check that it exists and that you may read and write there"),
+        _ => Problem::failed(
+            error.to_string(),
+            "check that it exists, that you may read and write there, and that the disk has room",
+        ),
     }
 }
 

@@ -47,7 +47,7 @@ struct Done<'a> {
 
 /// Reads, carries the order out, writes.
 pub(super) async fn run(files: Files<'_>, order: Order, args: &work::Args, context: &Context) -> Outcome {
-    let began = Instant::now();
+    let (began, limit) = (Instant::now(), args.limit());
     let output = &context.output;
     let whose = picture::name(files.image);
     let plan = |ending: &str| {
@@ -61,7 +61,8 @@ pub(super) async fn run(files: Files<'_>, order: Order, args: &work::Args, conte
     // A name that was given is checked before the work; the file's may become known after it.
     files.storing.object(&target)?;
     let writes = !files.storing.is_wanted() || files.output.is_some();
-    let image = Arc::new(picture::read(files.image).await?);
+    let reading = picture::read(files.image);
+    let image = Arc::new(limit.hold(&whose, "its input is read", reading).await??);
     let bytes_before = image.len() as u64;
     let damaged = |error| work::problem(&whose, &error);
     hold_picture(&order, &image).map_err(damaged)?;
@@ -78,7 +79,7 @@ pub(super) async fn run(files: Files<'_>, order: Order, args: &work::Args, conte
         context.vault_and_user().await?;
     }
     let job = Job { order, picture: image, whose: &whose, needs_vault };
-    let made = carry_out(args, context, job).await?;
+    let made = carry_out(args, &limit, context, job).await?;
     let size = decode::size(&made, Frames::First);
     let size = size.map_err(damaged)?;
     let target = plan(ending(&made)?)?;

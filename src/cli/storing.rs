@@ -59,6 +59,10 @@ impl Stored {
 fn object_name(given: &str, target: &Target) -> Result<String, Problem> {
     let of_file = target.path().and_then(Path::file_name).unwrap_or_default();
     let name = match (given, of_file.to_str()) {
+        ("", Some("")) => {
+            let error = "what goes to standard output has no name to be stored under";
+            return Err(problem::usage(error, "give one with --store=NAME"));
+        }
         ("", Some(of_file)) => of_file.to_owned(),
         // Made into text by force, two such names could be one, and one picture a version of the other.
         ("", None) => {

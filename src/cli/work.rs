@@ -1,6 +1,9 @@
 //! How an order is carried out, and what is said when it was not: for every command that works on a picture.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{context::Context, problem::Halt, progress::Spinner};
 use crate::{
@@ -29,6 +32,40 @@ impl Args {
     pub fn frames(&self) -> Frames {
         if self.first_frame { Frames::First } else { Frames::Single }
     }
+
+    /// The time begins now.
+    pub fn limit(&self) -> Limit {
+        Limit { began: Instant::now(), span: self.timeout.map(|s| Duration::from_secs(u64::from(s))) }
+    }
+}
+
+/// How long a command may take in all: the input may come slowly, too.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    began: Instant,
+    /// None = for ever.
+    span: Option<Duration>,
+}
+
+impl Limit {
+    /// What is left of it.
+    fn left(&self) -> Option<Duration> {
+        self.span.map(|span| span.saturating_sub(self.began.elapsed()))
+    }
+
+    /// Waits for this, and no longer than that; `what` is what it waits for then.
+    ///
+    /// # Errors
+    /// The time has run out.
+    pub async fn hold<T>(
+        &self,
+        whose: &str,
+        what: &str,
+        waited_for: impl Future<Output = T>,
+    ) -> Result<T, Problem> {
+        let (Some(left), Some(span)) = (self.left(), self.span) else { return Ok(waited_for.await) };
+        tokio::time::timeout(left, waited_for).await.map_err(|_| too_slow(whose, span, what))
+    }
 }
 
 /// What is to be done with which picture.
@@ -47,21 +84,17 @@ pub struct Job<'a> {
 ///
 /// # Errors
 /// What keeps it from being done, with the picture's name.
-pub async fn carry_out(args: &Args, context: &Context, job: Job<'_>) -> Result<Vec<u8>, Halt> {
-    let limit = args.timeout.map(|seconds| Duration::from_secs(u64::from(seconds)));
+pub async fn carry_out(args: &Args, limit: &Limit, context: &Context, job: Job<'_>) -> Result<Vec<u8>, Halt> {
     if !args.local {
         return by_a_node(context, job, limit).await;
     }
     let Job { order, picture, whose, .. } = job;
     let working = blocking(move || work::run(&order, &picture));
-    let worked = match limit {
-        Some(limit) => tokio::time::timeout(limit, working).await.map_err(|_| too_slow(whose, limit))?,
-        None => working.await,
-    };
+    let worked = limit.hold(whose, "this process works on it", working).await?;
     Ok(worked?.map_err(|error| problem(whose, &error))?)
 }
 
-async fn by_a_node(context: &Context, job: Job<'_>, timeout: Option<Duration>) -> Result<Vec<u8>, Halt> {
+async fn by_a_node(context: &Context, job: Job<'_>, limit: &Limit) -> Result<Vec<u8>, Halt> {
     let Job { order, picture, whose, needs_vault } = job;
     let kind = order.kind();
     let payload = blocking(move || Arc::new(envelope(&order, &picture))).await?;
@@ -74,7 +107,8 @@ async fn by_a_node(context: &Context, job: Job<'_>, timeout: Option<Duration>) -
         other => other,
     })?;
     let spinner = Spinner::new(&context.output, whose);
-    let worked = vault.work(&Work { kind, payload, timeout }, &|waiting| spinner.say(waiting)).await;
+    let work = Work { kind, payload, timeout: limit.span, waited: limit.began.elapsed() };
+    let worked = vault.work(&work, &|waiting| spinner.say(waiting)).await;
     drop(spinner);
     let worked = worked.map_err(|problem| {
         let named = Problem { error: format!("{whose}: {}", problem.error), ..problem };
@@ -106,9 +140,9 @@ fn refused(whose: &str, sentence: &str) -> Problem {
     Problem::failed(format!("{whose}: {sentence}"), remedy)
 }
 
-fn too_slow(whose: &str, limit: Duration) -> Problem {
+fn too_slow(whose: &str, limit: Duration, what: &str) -> Problem {
     Problem {
-        error: format!("{whose}: it was not done within {} s: this process works on it", limit.as_secs()),
+        error: format!("{whose}: it was not done within {} s: {what}", limit.as_secs()),
         remedy: MORE_TIME.into(),
         exit: Exit::NoQuorum,
     }
@@ -177,7 +211,7 @@ mod tests {
                 (Exit::NoQuorum, "it was not done within 3 s: no node answers")
             );
         }
-        assert_eq!(too_slow("a.png", Duration::from_secs(3)).exit, Exit::NoQuorum);
+        assert_eq!(too_slow("a.png", Duration::from_secs(3), "it comes").exit, Exit::NoQuorum);
         let typo = Problem { exit: Exit::Usage, ..no_node() };
         assert_eq!(or_here(typo.clone(), false), typo);
     }

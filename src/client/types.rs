@@ -122,6 +122,8 @@ pub struct Work {
     pub payload: Arc<Vec<u8>>,
     /// How long to wait for an answer; none = for ever.
     pub timeout: Option<std::time::Duration>,
+    /// How much of that is over already: the picture may have come slowly.
+    pub waited: std::time::Duration,
 }
 
 /// Told a sentence whenever something else is waited for; must be quick.

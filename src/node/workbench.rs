@@ -106,7 +106,7 @@ impl Workbench {
         let task = TaskId { client, number: piece.task };
         let is_whole = match self.put_piece(&task, piece, body) {
             Ok(is_whole) => is_whole,
-            Err(refusal) => return BulkAnswer::Refused(refusal.into()),
+            Err(refusal) => return refusal,
         };
         if is_whole {
             // A loop that has ended needs no payload.
@@ -116,22 +116,25 @@ impl Workbench {
     }
 
     /// Whether it was the last that was missing.
-    fn put_piece(&self, task: &TaskId, piece: Piece, body: &[u8]) -> Result<bool, &'static str> {
+    fn put_piece(&self, task: &TaskId, piece: Piece, body: &[u8]) -> Result<bool, BulkAnswer> {
         let mut items = self.items();
         let item = items.get_mut(task).filter(|item| item.rank == piece.rank);
-        let item = item.ok_or("this node does not have that assignment")?;
+        let item = item.ok_or_else(|| refused("this node does not have that assignment"))?;
         item.is_touched = true;
         let begin = usize::try_from(piece.index).unwrap_or(usize::MAX).saturating_mul(limits::CHUNK_BYTES);
         let end = begin.saturating_add(limits::CHUNK_BYTES).min(item.payload_bytes);
         if begin >= item.payload_bytes || body.len() != end - begin {
-            return Err("a piece of another length");
+            return Err(refused("a piece of another length"));
         }
-        if !item.missing.remove(&piece.index) {
+        if !item.missing.contains(&piece.index) {
             return Ok(false);
         }
         if item.payload.0.is_empty() {
-            item.payload.0 = vec![0; item.payload_bytes];
+            // A machine without memory for it is not the one to do it, and goes on with all else.
+            item.payload.0.try_reserve_exact(item.payload_bytes).map_err(|_| BulkAnswer::Full)?;
+            item.payload.0.resize(item.payload_bytes, 0);
         }
+        item.missing.remove(&piece.index);
         item.payload.0[begin..end].copy_from_slice(body);
         Ok(item.missing.is_empty())
     }
@@ -210,6 +213,10 @@ impl Workbench {
             item.answer = pieces;
         }
     }
+}
+
+fn refused(why: &str) -> BulkAnswer {
+    BulkAnswer::Refused(why.to_owned())
 }
 
 impl Drop for Item {

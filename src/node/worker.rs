@@ -79,16 +79,21 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 /// Works on this payload in a process of its own, which `program` becomes; blocks until it has ended. Where
-/// no process can be made, this thread does it.
+/// no process may be made, this thread does it; not where one cannot be made for want of memory, descriptors
+/// or processes: the work would take this node's.
 pub(super) fn work(program: Option<&Path>, payload: impl AsRef<[u8]>, held: &Held) -> Pieces {
     let begun = program.map(|program| begin(program, payload.as_ref().len(), held));
     let (stdin, stdout) = match begun {
         None => return pieces(&answer::work(payload.as_ref())),
         Some(Ok(Some(pipes))) => pipes,
         Some(Ok(None)) => return failure("nobody wants it any more"),
-        Some(Err(error)) => {
+        Some(Err(error)) if is_forbidden(&error) => {
             tracing::warn!("there is no process for a task, a thread does it: {error}");
             return pieces(&answer::work(payload.as_ref()));
+        }
+        Some(Err(error)) => {
+            tracing::warn!("there is no process for a task: {error}");
+            return failure(answer::WORKER_FAILED);
         }
     };
     let answered = talk(stdin, stdout, payload);
@@ -109,6 +114,10 @@ pub(super) fn work(program: Option<&Path>, payload: impl AsRef<[u8]>, held: &Hel
             failure(answer::WORKER_FAILED)
         }
     }
+}
+
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
 /// Starts the process, unless its work is not wanted any more.

@@ -404,6 +404,8 @@ fn a_result_is_stored_as_the_users_own_object() {
     let back = cluster.file("back.png", &bytes);
     assert_eq!(cluster.ok(&["reveal", text(&back)]), "kept");
     // By a node, and under the name of the file that is not written.
+    let nameless = ["hide", "--local", "--text", "kept", text(&image), "-o", "-", "--store"];
+    ends(&cluster.run(&nameless), 2, &["standard output", "--store=NAME"]);
     let lossy = ["hide", "--local", "--text", "kept", text(&image), "--store=kept.jpg"];
     ends(&cluster.run(&lossy), 2, &["JPEG", "--store=kept.png"]);
     let out = cluster.ok(&["thumbnail", "--edge", "20", text(&image), "--store"]);

@@ -351,6 +351,17 @@ fn time_that_runs_out_is_one_exit_code_whatever_was_waited_for() {
     assert!(!hiding.out.exists());
     signal(&cluster, worker, "CONT");
     no_task_is_in_hand(&cluster);
+    // For a picture that does not come, with a node and without one.
+    for more in [&[][..], &["--local"]] {
+        let arguments = [&["hide", "--text", "x", "-", "-o", "never.png", "--timeout", "1"], more].concat();
+        let mut command = cluster.command(&arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (mut child, began) = (command.spawn().expect("started"), Instant::now());
+        let open = child.stdin.take();
+        let answer = Answer::of(&child.wait_with_output().expect("it ends"), began);
+        ends(&answer, 5, &["standard input", "not done within 1 s", "its input is read"]);
+        drop(open);
+    }
     // For a node at all.
     cluster.nodes.kill(worker).expect("killed");
     ends(&cluster.run(&["strip", text(&image), "--timeout", "1"]), 5, &["--local"]);

@@ -81,7 +81,7 @@ impl Scene {
         let vault = Vault::open(Connect { home, nodes: nodes.addresses(), ..Connect::default() }).await?;
         let (picture, order) = tokio::task::spawn_blocking(hide::short_text).await??;
         let payload = Arc::new(envelope(&order, &picture));
-        let work = Work { kind: order.kind(), payload, timeout: Some(PATIENCE) };
+        let work = Work { kind: order.kind(), payload, timeout: Some(PATIENCE), waited: Duration::ZERO };
         Ok(Self { nodes, vault, order, work })
     }
 

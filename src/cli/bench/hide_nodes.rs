@@ -3,7 +3,11 @@
 //! All nodes and the client share this machine, so three nodes have no more processors than one: what it
 //! shows is what the way there and back costs, and that three do not get in each other's way.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -63,7 +67,8 @@ async fn with_nodes(
 }
 
 async fn one(vault: &Vault, order: &Order, payload: &Arc<Vec<u8>>) -> Result<()> {
-    let work = Work { kind: order.kind(), payload: Arc::clone(payload), timeout: None };
+    let work =
+        Work { kind: order.kind(), payload: Arc::clone(payload), timeout: None, waited: Duration::ZERO };
     let answer = vault.work(&work, &|_| ()).await.context("handing a picture to a node")?;
     answer.map(drop).map_err(|sentence| anyhow!(sentence))
 }

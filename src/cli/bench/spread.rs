@@ -4,7 +4,12 @@
 //! Each answer is read back; one that is lost or wrong ends the measurement. All nodes and the clients share
 //! this machine, so the times say what it does, not what three machines would.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -120,7 +125,7 @@ async fn one(vault: &Vault, picture: Picture) -> Result<f64> {
     let order = hidden::order(text.as_bytes(), None, Frames::Single);
     let prepare = move || (envelope(&order, &picture.png()), order);
     let (payload, order) = tokio::task::spawn_blocking(prepare).await?;
-    let work = Work { kind: order.kind(), payload: Arc::new(payload), timeout: None };
+    let work = Work { kind: order.kind(), payload: Arc::new(payload), timeout: None, waited: Duration::ZERO };
     let began = Instant::now();
     let answer = vault.work(&work, &|_| ()).await.context("handing a picture to a node")?;
     let took = began.elapsed();

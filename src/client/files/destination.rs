@@ -241,7 +241,7 @@ impl PartFile {
             match opened.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
-                    return Err(refused(path, "another get of it is running"));
+                    return Err(refused(path, "another command is writing it"));
                 }
                 Err(TryLockError::Error(error)) => return Err(file(path, &error)),
             }
@@ -257,7 +257,7 @@ impl PartFile {
             let whole = about.len() - about.len() % limits::CHUNK_BYTES as u64;
             return Ok((Self { file: opened, part, path: path.to_owned() }, whole));
         }
-        Err(refused(path, "other gets of it keep finishing"))
+        Err(refused(path, "other commands keep finishing it"))
     }
 
     /// The open file, for reading and writing in place.

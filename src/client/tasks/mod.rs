@@ -43,7 +43,7 @@ const SUBMIT_PATIENCE: Millis = Millis(1000);
 /// What a node may take to say how far a task is.
 const POLL_PATIENCE: Millis = limits::NO_PROGRESS;
 /// How long the last words of a task may take: nobody waits for their answers.
-const FAREWELL: Millis = Millis(300);
+const FAREWELL: Millis = Millis(500);
 /// What a listing of tasks may take.
 const LIST_PATIENCE: Millis = Millis(900);
 
@@ -105,8 +105,8 @@ impl Client {
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         let task = TaskId { client: self.me, number };
         let now = self.awake.now();
-        let give_up_at =
-            work.timeout.map(|limit| now + Millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)));
+        let left = work.timeout.map(|limit| limit.saturating_sub(work.waited).as_millis());
+        let give_up_at = left.map(|left_ms| now + Millis(u64::try_from(left_ms).unwrap_or(u64::MAX)));
         let config = errand::Config { task, founding: founding_of(view), give_up_at };
         let running = Running {
             client: self,

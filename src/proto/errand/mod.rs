@@ -530,7 +530,7 @@ impl Errand {
         match end {
             End::Done => {
                 out.push(Action::Effective { rank });
-                self.tell(Question::Acknowledge, out);
+                self.acknowledge(out);
                 self.end(Verdict::Answered, out);
             }
             End::Refused if !self.is_set_back() => self.begin_polling(now, out),
@@ -540,21 +540,21 @@ impl Errand {
 
     // ---- the end ----
 
+    /// Tells everybody: whoever was asked may have passed it on, and any may be seeking a place for it.
     fn give_up(&mut self, verdict: Verdict, out: &mut Outbox<Action>) {
-        self.tell(Question::Cancel, out);
+        let worker = self.worker();
+        let others = self.nodes.iter().copied().filter(|peer| Some(*peer) != worker);
+        out.extend(worker.into_iter().chain(others).map(|to| Action::Ask { to, question: Question::Cancel }));
         self.end(verdict, out);
     }
 
-    /// Tells the worker and one other node: if the worker is gone, everybody knows all the same. Without a
-    /// worker one may be sought just now by the node that was asked last.
-    fn tell(&mut self, question: Question, out: &mut Outbox<Action>) {
+    /// Tells the worker and one other node: if the worker is gone, everybody knows all the same.
+    fn acknowledge(&mut self, out: &mut Outbox<Action>) {
         let worker = self.worker();
-        let any = self.nodes.iter().copied().filter(|_| worker.is_some());
-        let others = self.asked.into_iter().chain(self.coordinator).chain(any);
-        let other = others.into_iter().find(|peer| Some(*peer) != worker);
-        for to in [worker, other].into_iter().flatten() {
-            out.push(Action::Ask { to, question: question.clone() });
-        }
+        let mut others = self.coordinator.into_iter().chain(self.nodes.iter().copied());
+        let other = others.find(|peer| Some(*peer) != worker);
+        let both = worker.into_iter().chain(other);
+        out.extend(both.map(|to| Action::Ask { to, question: Question::Acknowledge }));
     }
 
     fn end(&mut self, verdict: Verdict, out: &mut Outbox<Action>) {

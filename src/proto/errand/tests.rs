@@ -429,14 +429,16 @@ fn whoever_may_have_it_in_hand_hears_that_nobody_wants_it() {
     let mut bench = Bench::new();
     bench.start();
     let cancel = |bench: &Bench, n: usize| bench.tell(n, Question::Cancel);
-    assert_eq!(bench.run(Event::Cancel), [cancel(&bench, 0), end.clone()], "it may be seeking a place");
-    let mut bench = Bench::polling();
-    assert_eq!(bench.run(Event::Cancel), [cancel(&bench, 1), cancel(&bench, 0), end.clone()]);
-    // The coordinator works itself: then another shall know, too.
+    let all = |bench: &Bench, order: [usize; 3]| {
+        order.map(|n| cancel(bench, n)).into_iter().chain([end.clone()]).collect::<Vec<_>>()
+    };
+    assert_eq!(bench.run(Event::Cancel), all(&bench, [0, 1, 2]), "any may be seeking a place");
     let mut bench = Bench::new();
     bench.start();
-    bench.answer(0, assigned(rank(1, 1), 0));
-    assert_eq!(bench.run(Event::Cancel), [cancel(&bench, 0), cancel(&bench, 1), end]);
+    bench.answer(0, Reply::Submitted(Submitted::Busy { tasks: 1, places: 1 }));
+    assert_eq!(bench.run(Event::Cancel), all(&bench, [0, 1, 2]), "it may only have passed it on");
+    let mut bench = Bench::polling();
+    assert_eq!(bench.run(Event::Cancel), all(&bench, [1, 0, 2]), "the worker first");
 }
 
 #[test]
@@ -485,6 +487,6 @@ fn other_ends() {
     let mut bench = Bench::polling();
     bench.answer(1, Reply::Standing(Standing::default()));
     let actions = bench.answer(0, Reply::Submitted(Submitted::UnknownKind));
-    let told = [bench.tell(1, Question::Cancel), bench.tell(0, Question::Cancel)];
+    let told = [1, 0, 2].map(|n| bench.tell(n, Question::Cancel));
     assert_eq!(actions, [&told[..], &[Action::End(Verdict::UnknownKind)]].concat());
 }
