@@ -46,7 +46,7 @@ impl Desk<'_> {
                 let may_skip = || value.version == 1 && (anyone || home() == Some(*from));
                 let may_write = match ballot.counter.cmp(&view.first_counter) {
                     std::cmp::Ordering::Less => false,
-                    std::cmp::Ordering::Equal => may_skip(),
+                    std::cmp::Ordering::Equal => self.has_implicit_ballot(view) && may_skip(),
                     std::cmp::Ordering::Greater => true,
                 };
                 let fits = |n: &Ballot| n > ballot && n.node == ballot.node && n.boot == ballot.boot;

@@ -312,6 +312,29 @@ fn a_write_of_the_old_view_that_ends_in_the_new_one_is_known_to_have_ended() {
     assert_eq!(sends(&state), [(asker, ROUND, Body::State { accepted: None })], "durable, so at once");
 }
 
+/// It may have missed the install of what is chosen, and be empty for that.
+#[test]
+fn after_a_handover_no_first_write_goes_without_a_prepare() {
+    for place in [Place::Installer, Place::Staying, Place::Coming] {
+        let mut bench = Bench::new(place, BTreeMap::new());
+        let object = bench.object;
+        let home = placement::home(NEW, &bench.new.acceptors, &object).expect("there are some");
+        bench.order(1, 9);
+        bench.activate(1);
+        let (call, value) = (CallId(1), bench.value());
+        let without = Body::Accept { ballot: bench.ballot(NEW, 2, home), value: value.clone(), next: None };
+        if bench.me != home {
+            bench.ignores(home, NEW, without);
+            continue;
+        }
+        let actions = bench.run(Event::Call { call, object, command: Command::Propose { value } });
+        let bodies: Vec<Body> = sends(&actions).into_iter().map(|(_, _, body)| body).collect();
+        let prepare = Body::Prepare { ballot: bench.ballot(NEW, 3, home) };
+        assert_eq!(bodies, [prepare.clone(), prepare]);
+        assert!(!actions.iter().any(|action| matches!(action, Action::Write { .. })), "{actions:?}");
+    }
+}
+
 #[test]
 fn orders_that_are_old_or_make_no_sense_change_nothing() {
     let mut bench = Bench::new(Place::Staying, BTreeMap::new());

@@ -24,9 +24,10 @@
 //!   are dropped, rounds in progress begin again with a prepare. Messages of other epochs are ignored.
 //!
 //! A failed attempt leaves installs behind on some new acceptors, and its messages may come late. All of them
-//! have smaller counters than the install of the attempt that was activated, and the implicit ballot of the
-//! view is the counter just above that: they never overtake what is chosen, and a majority that has one of
-//! them alike is no agreement. An attempt belongs to one start of its installer: a later start could find
+//! have smaller counters than the install of the attempt that was activated: they never overtake what is
+//! chosen, and a majority that has one of them alike is no agreement. A view that was handed over has no
+//! implicit ballot: an acceptor may be empty because it has missed the install of what is chosen, and what it
+//! took above that without a prepare would overtake it. An attempt belongs to one start of its installer: a later start could find
 //! less than the earlier one has installed, and put something else above it. So if the installer crashes,
 //! authority orders the next attempt. An acceptor takes part only in the attempt that it heard of last, and
 //! in none of an epoch that it uses already.
@@ -134,6 +135,8 @@ pub enum Variant {
     EveryoneSkipsPrepare,
     /// A read takes the greatest ballot of a majority without asking whether they agree.
     BareQuorumRead,
+    /// Views that were handed over have an implicit ballot, too.
+    ImplicitAfterHandover,
     /// The home uses the implicit ballot again after a restart: what it wrote itself at an earlier start does
     /// not count in its empty check.
     ImplicitAgainAfterRestart,
@@ -528,7 +531,18 @@ impl Desk<'_> {
     /// alone.
     fn is_implicit(&self, object: &ObjectId, ballot: &Ballot) -> bool {
         let view = self.view(object);
-        (ballot.epoch, ballot.counter) == (view.epoch, view.first_counter)
+        self.has_implicit_ballot(view) && (ballot.epoch, ballot.counter) == (view.epoch, view.first_counter)
+    }
+
+    fn may_begin_unprepared(&self, object: &ObjectId) -> bool {
+        self.is_home(object) && self.has_implicit_ballot(self.view(object))
+    }
+
+    /// None of the views that were handed over has one. An acceptor may be empty there because it has missed
+    /// the install of what is chosen; another value that it takes above that without a prepare would be the
+    /// greatest that the next prepare meets.
+    fn has_implicit_ballot(&self, view: &View) -> bool {
+        view.first_counter == 0 || self.config.variant == Variant::ImplicitAfterHandover
     }
 
     /// Whether what a majority has at this ballot is chosen.

@@ -39,7 +39,8 @@ use run::{Runner, run};
 const SEEDS: u64 = 600;
 
 /// Seeds beyond those that have found something once, and what.
-const FOUND: [(u64, &str); 8] = [
+const FOUND: [(u64, &str); 9] = [
+    (29108, "a first write without a prepare, after a handover, overtook what its writer had missed"),
     (383, "a reservation sent again came to a worker's next process, which took a place for it (no bug)"),
     (1397, "repair looked among the founding's acceptors after a hash slot was handed over to others"),
     (1659, "after a power cut a node claimed below what a machine with more starts had once taught it"),

@@ -295,7 +295,9 @@ impl Proposer {
             }
             // A retry, a conflict, or another proposer was here: first see.
             Some(false) => self.query(object, desk),
-            None if value.version == 1 && desk.is_home(&object) => self.first(object, value, desk),
+            None if value.version == 1 && desk.may_begin_unprepared(&object) => {
+                self.first(object, value, desk);
+            }
             None => self.prepare(object, desk),
         }
     }

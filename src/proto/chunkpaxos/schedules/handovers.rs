@@ -53,7 +53,13 @@ fn a_handover_without_a_fence_is_found() {
 }
 
 #[test]
+fn an_implicit_ballot_after_a_handover_is_found() {
+    let right = quirks(Variant::ImplicitAfterHandover, 4);
+    must_be_found(1000, Quirks { handovers: 4, loss: 20, ..right });
+}
+
+#[test]
 fn an_install_at_the_old_ballots_is_found() {
     let right = quirks(Variant::InstallOldBallot, 4);
-    must_be_found(600, Quirks { handovers: 4, loss: 20, ..right });
+    must_be_found(1200, Quirks { handovers: 4, loss: 20, ..right });
 }
