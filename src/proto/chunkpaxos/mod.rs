@@ -26,11 +26,11 @@
 //! A failed attempt leaves installs behind on some new acceptors, and its messages may come late. All of them
 //! have smaller counters than the install of the attempt that was activated: they never overtake what is
 //! chosen, and a majority that has one of them alike is no agreement. A view that was handed over has no
-//! implicit ballot: an acceptor may be empty because it has missed the install of what is chosen, and what it
-//! took above that without a prepare would overtake it. An attempt belongs to one start of its installer: a later start could find
-//! less than the earlier one has installed, and put something else above it. So if the installer crashes,
-//! authority orders the next attempt. An acceptor takes part only in the attempt that it heard of last, and
-//! in none of an epoch that it uses already.
+//! implicit ballot: an acceptor may be empty because it has missed the install of what is chosen, and what
+//! it took above that without a prepare would overtake it. An attempt belongs to one start of its installer:
+//! a later start could find less than the earlier one has installed, and put something else above it. So if
+//! the installer crashes, authority orders the next attempt. An acceptor takes part only in the attempt that
+//! it heard of last, and in none of an epoch that it uses already.
 //!
 //! Orders are not kept here: authority has them durably and hands in all of them again after a restart. A
 //! node that has not heard them yet lives in an old view, where a majority is fenced: it can ask, and nobody

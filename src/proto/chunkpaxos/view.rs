@@ -53,8 +53,8 @@ pub struct View {
     pub epoch: Epoch,
     /// Acceptors and mirror.
     pub keepers: SlotKeepers,
-    /// Above every install of this epoch, below all that is prepared. In the first epoch, which has none, it is
-    /// the counter of the implicit ballot.
+    /// Above every install of this epoch, below all that is prepared. In the first epoch, which has none, it
+    /// is the counter of the implicit ballot.
     pub first_counter: u64,
 }
 
