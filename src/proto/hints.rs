@@ -13,13 +13,8 @@ use crate::model::{BodyId, Millis, PeerId, limits};
 /// Copies to be made later. Bounded by [`limits::HINTS_MAX`].
 #[derive(Debug, Default)]
 pub struct Hints {
-    of: BTreeMap<(PeerId, BodyId), Hint>,
-}
-
-#[derive(Debug, Default)]
-struct Hint {
-    /// None = nobody has looked at it.
-    times: Option<Times>,
+    /// Without times as long as nobody has looked at it.
+    of: BTreeMap<(PeerId, BodyId), Option<Times>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,9 +46,9 @@ impl Hints {
     /// runs of repair is left to the next of them.
     pub fn due(&mut self, now: Millis) -> BTreeMap<PeerId, Vec<BodyId>> {
         let mut due = BTreeMap::<PeerId, Vec<BodyId>>::new();
-        self.of.retain(|(peer, body), hint| {
+        self.of.retain(|(peer, body), times| {
             let first = Times { again_at: now + limits::REPAIR_RETRY, forget_at: now + limits::REPAIR_EVERY };
-            let times = hint.times.get_or_insert(first);
+            let times = times.get_or_insert(first);
             if times.forget_at <= now {
                 return false;
             }
