@@ -310,8 +310,8 @@ impl EventLoop {
                 self.repair.single_copy = Some(single_copy);
                 // A member that came back meanwhile was perhaps not looked at: nothing is known then.
                 self.repair.lacking = lacking.filter(|_| !self.repair.is_outdated);
-                let again = if lacking == Some(0) { limits::REPAIR_EVERY } else { limits::REPAIR_RETRY };
-                self.timers.arm_no_later(TimerKey::Repair, self.now() + again);
+                let pause = self.repair.pace.pause_after(lacking == Some(0));
+                self.timers.arm_no_later(TimerKey::Repair, self.now() + pause);
             }
         }
     }
@@ -473,6 +473,7 @@ impl EventLoop {
     pub(super) fn repair_soon(&mut self) {
         self.repair.lacking = None;
         self.repair.is_outdated = true;
+        self.repair.pace.quicken();
         self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::REPAIR_AFTER_CONNECT);
     }
 

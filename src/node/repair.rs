@@ -33,7 +33,7 @@ use crate::{
     proto::{
         chunkpaxos::{Accepted, Ballot, Command, Outcome, View},
         placement::{self, Weighted},
-        repair::{self, Next, Reports},
+        repair::{self, Next, Pace, Reports},
     },
 };
 
@@ -60,6 +60,8 @@ pub(super) struct LastRun {
     pub(super) single_copy: Option<u64>,
     /// Somebody came after it had begun.
     pub(super) is_outdated: bool,
+    /// How soon it is followed by the next.
+    pub(super) pace: Pace,
     /// It takes a part of the time only, however much there is always to be looked at again.
     pub(super) not_before: Millis,
 }
@@ -95,7 +97,8 @@ impl Repair {
         self.tell_those_behind(&found).await;
         drop(self.running);
         let took = Millis(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
-        let Found { lacking, single_copy, .. } = found;
+        let Found { lacking, single_copy, manifests, .. } = found;
+        tracing::debug!(lacking, manifests = manifests.len(), took_ms = took.0, "a run of repair has ended");
         let _ = self.calls.send(Call::RepairDone { lacking: Some(lacking), single_copy, took }).await;
     }
 

@@ -1,11 +1,11 @@
 //! What follows from the keepers' records of one object: who is behind, and whether the newest value is
-//! agreed or has to be settled by a full round.
+//! agreed or has to be settled by a full round. And how soon a run of repair is followed by the next.
 //!
 //! It decides and nothing else: scanning, asking and writing are the driver's. It never takes for chosen what
 //! a majority of the acceptors does not hold at one ballot.
 
 use super::chunkpaxos::{Ballot, View};
-use crate::model::PeerId;
+use crate::model::{Millis, PeerId, limits};
 
 /// What the keepers of one slot hold of one object: the ballot that each accepted last.
 #[derive(Clone, Debug)]
@@ -62,6 +62,40 @@ pub fn judge(reports: &Reports<'_>) -> Verdict {
     let someone_is_behind = behind(&reports.mine) || !lacks.is_empty();
     let behind = lacks.into_iter().filter(|peer| *peer != reports.me).collect();
     Verdict { newest, behind, someone_is_behind, next }
+}
+
+/// How soon a run is followed by the next.
+///
+/// Who dies forgets what it was to pass on, and no run sees that as long as its object is not agreed on,
+/// which may take as long as a large picture takes to come. So runs follow that are ever further apart: a
+/// copy is missed for about as long as its put went on after that, up to [`limits::REPAIR_EVERY`].
+#[derive(Debug)]
+pub struct Pace {
+    pause: Millis,
+}
+
+impl Default for Pace {
+    /// As after a start: what was under way before it is not known.
+    fn default() -> Self {
+        Self { pause: limits::REPAIR_RETRY }
+    }
+}
+
+impl Pace {
+    /// Something happened by which copies may lack that no register asks for yet.
+    pub fn quicken(&mut self) {
+        self.pause = limits::REPAIR_RETRY;
+    }
+
+    /// The pause after a run that has ended; `is_whole` = it found nothing that lacks.
+    pub fn pause_after(&mut self, is_whole: bool) -> Millis {
+        if !is_whole {
+            return limits::REPAIR_RETRY;
+        }
+        let pause = self.pause;
+        self.pause = (pause + pause).min(limits::REPAIR_EVERY);
+        pause
+    }
 }
 
 #[cfg(test)]
@@ -130,5 +164,22 @@ mod tests {
             judge(&Reports { me: peers[0], mine: ballot(counter), acceptors: &acceptors, view: &view }).next
         };
         assert_eq!((of(1), of(2), of(3)), (Next::Settle, Next::Keep, Next::Keep));
+    }
+
+    #[test]
+    fn what_happened_is_looked_at_again_and_again_ever_later_and_what_lacks_is_soon() {
+        let mut pace = Pace::default();
+        let pauses = |pace: &mut Pace, runs: usize| -> Vec<u64> {
+            (0..runs).map(|_| pace.pause_after(true).0 / 1000).collect()
+        };
+        assert_eq!(pauses(&mut pace, 10), [3, 6, 12, 24, 48, 96, 192, 384, 600, 600]);
+        assert_eq!(pace.pause_after(false), limits::REPAIR_RETRY);
+        assert_eq!(pauses(&mut pace, 1), [600], "what was lacking is there: nothing else has happened");
+        pace.quicken();
+        assert_eq!(pauses(&mut pace, 2), [3, 6]);
+        assert_eq!(pace.pause_after(false), limits::REPAIR_RETRY);
+        assert_eq!(pauses(&mut pace, 1), [12]);
+        pace.quicken();
+        assert_eq!(pauses(&mut pace, 1), [3]);
     }
 }

@@ -39,7 +39,7 @@ use run::{Runner, run};
 const SEEDS: u64 = 600;
 
 /// Seeds beyond those that have found something once, and what.
-const FOUND: [(u64, &str); 9] = [
+const FOUND: [(u64, &str); 10] = [
     (29108, "a first write without a prepare, after a handover, overtook what its writer had missed"),
     (383, "a reservation sent again came to a worker's next process, which took a place for it (no bug)"),
     (1397, "repair looked among the founding's acceptors after a hash slot was handed over to others"),
@@ -49,6 +49,7 @@ const FOUND: [(u64, &str); 9] = [
         "both of two were about to stand when they did not see each other for a moment, and never did again",
     ),
     (5262, "a chunk missed a holder, and repair ran before its object was agreed on and not after that"),
+    (86315, "who was to pass a chunk on died, started and ran its repair before its object was agreed on"),
     (2648, "the only copy rotted of what was acknowledged as surviving no loss (no bug)"),
     (2789, "the same, and its version could not be read (no bug)"),
     (1627, "what reached a process that stood still was heard by its successor, after a power cut (no bug)"),

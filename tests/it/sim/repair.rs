@@ -44,6 +44,9 @@ pub struct Run {
 
 impl World {
     pub fn repair_soon(&mut self, node: usize) {
+        if let Some(running) = &mut self.nodes[node].running {
+            running.pace.quicken();
+        }
         let at = self.clock(node) + limits::REPAIR_AFTER_CONNECT;
         self.arm_no_later(node, TimerKey::Repair, at);
     }
@@ -252,7 +255,9 @@ impl World {
     }
 
     fn repair_ended(&mut self, node: usize) {
-        let Some(run) = self.nodes[node].running.as_mut().and_then(|r| r.repair.take()) else { return };
+        let Some(running) = &mut self.nodes[node].running else { return };
+        let Some(run) = running.repair.take() else { return };
+        let pause = running.pace.pause_after(run.lacking == 0);
         for (peer, bodies) in run.placed {
             let bodies: Vec<BodyId> = bodies.into_iter().collect();
             let request = Request::Check { bodies: bodies.clone(), read: false, copies: 0 };
@@ -261,8 +266,7 @@ impl World {
         for peer in run.behind {
             self.ask_peer(node, peer, &Request::Behind, Asked::Other, limits::RPC_TIMEOUT);
         }
-        let again = if run.lacking == 0 { limits::REPAIR_EVERY } else { limits::REPAIR_RETRY };
-        self.arm_no_later(node, TimerKey::Repair, self.clock(node) + again);
+        self.arm_no_later(node, TimerKey::Repair, self.clock(node) + pause);
     }
 }
 

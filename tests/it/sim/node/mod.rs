@@ -25,6 +25,7 @@ use tintype::{
         history,
         membership::{self, Membership},
         placement::Weighted,
+        repair::Pace,
     },
 };
 
@@ -87,6 +88,7 @@ pub struct Running {
     pub fetches: BTreeMap<u64, FetchJob>,
     pub wanted: BTreeSet<BodyId>,
     pub repair: Option<Run>,
+    pub pace: Pace,
     /// Peers passed over until then.
     pub shunned: BTreeMap<usize, u64>,
     /// A holder was passed over: some body lacks a copy.
@@ -210,6 +212,7 @@ impl World {
             fetches: BTreeMap::new(),
             wanted: BTreeSet::new(),
             repair: None,
+            pace: Pace::default(),
             shunned: BTreeMap::new(),
             missed: false,
             hints: Hints::default(),
@@ -316,6 +319,9 @@ impl World {
         let Some(running) = &mut self.nodes[node].running else { return };
         let has_room_again = std::mem::replace(&mut running.was_full, is_full) && !is_full;
         let has_missed = std::mem::take(&mut running.missed);
+        if has_missed {
+            running.pace.quicken();
+        }
         if has_room_again {
             self.repair_soon(node);
         }
