@@ -123,12 +123,20 @@ impl Disk {
         self.inner.history.clone()
     }
 
-    /// Whether there is room for another body.
+    /// Whether there is room for another body, the largest.
+    ///
+    /// # Errors
+    /// As [`Disk::room_for`].
+    pub fn room(&self) -> Result<(), DiskError> {
+        self.room_for(limits::BODY_BYTES_MAX as u64)
+    }
+
+    /// Whether there is room for a body of so many bytes.
     ///
     /// # Errors
     /// [`DiskError::Full`], [`DiskError::Capacity`].
-    pub fn room(&self) -> Result<(), DiskError> {
-        self.inner.space.look(self.used_bytes().unwrap_or(0))
+    pub fn room_for(&self, len: u64) -> Result<(), DiskError> {
+        self.inner.space.look(len, self.used_bytes().unwrap_or(0))
     }
 
     /// Whether there is room to write down a promise, which needs less than a body.

@@ -75,12 +75,12 @@ impl Space {
         Ok(room)
     }
 
-    /// Whether there is room for the largest body.
-    pub(super) fn look(&self, used_bytes: u64) -> Result<(), DiskError> {
-        let taken = self.take(limits::BODY_BYTES_MAX as u64, used_bytes).map(drop);
+    /// Whether there is room for a body; it is not taken.
+    pub(super) fn look(&self, len: u64, used_bytes: u64) -> Result<(), DiskError> {
+        let taken = self.take(len, used_bytes).map(drop);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.is_ok() {
-            free.taken_bytes = free.taken_bytes.saturating_sub(limits::BODY_BYTES_MAX as u64);
+            free.taken_bytes = free.taken_bytes.saturating_sub(len);
         }
         taken
     }

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
-use super::workbench::Workbench;
+use super::{refused::Refused, workbench::Workbench};
 
 use crate::{
     disk::{BodyCheck, Disk, DiskError, PutOutcome},
@@ -105,6 +105,7 @@ struct Shared {
     offering: Arc<AtomicBool>,
     missed: AtomicBool,
     hints: Mutex<Hints>,
+    refused: Mutex<Refused>,
     single: AtomicBool,
     stopped: AtomicBool,
 }
@@ -162,6 +163,7 @@ impl Bodies {
             offering: Arc::default(),
             missed: AtomicBool::new(false),
             hints: Mutex::default(),
+            refused: Mutex::default(),
             single: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }));
@@ -269,7 +271,7 @@ impl Bodies {
         let mut rest = onward.into_iter();
         let there = self.forward_until(id, &body, &mut rest, wanted - 1);
         let (here, mut holders) = futures::join!(here, there);
-        let refusal = self.note_put(id, here, &mut holders);
+        let refusal = self.note_put(id, body.len() as u64, here, &mut holders);
         // One that failed here or there is made up for by the next in line.
         if holders.len() < wanted {
             let more = self.forward_until(id, &body, &mut rest, wanted - holders.len()).await;
@@ -309,6 +311,7 @@ impl Bodies {
     fn note_put(
         &self,
         id: BodyId,
+        len: u64,
         here: Result<PutOutcome, DiskError>,
         holders: &mut Vec<PeerId>,
     ) -> Option<BulkAnswer> {
@@ -326,7 +329,11 @@ impl Bodies {
                 // What belongs here lies elsewhere now, and nobody else notes that it is missing here.
                 self.note_missed(self.0.me, id);
                 tracing::debug!("a body was declined: {error}");
-                Some(if error.is_full() { BulkAnswer::Full } else { BulkAnswer::Busy })
+                if !error.is_full() {
+                    return Some(BulkAnswer::Busy);
+                }
+                self.refused().note(id, len);
+                Some(BulkAnswer::Full)
             }
         }
     }
@@ -454,17 +461,39 @@ impl Bodies {
                 continue;
             }
             match self.0.net.bulk(peer).get(id, limits::NO_PROGRESS.into()).await {
-                Ok(body) => match self.0.disk.put_body(id, body).await {
-                    Ok(_) => return true,
-                    Err(error) => {
-                        tracing::warn!("a fetched body was not stored: {error}");
-                        return false;
-                    }
-                },
+                Ok(body) => return self.take_in(id, body).await,
                 Err(error) => tracing::debug!(%peer, "{id} was not fetched: {error}"),
             }
         }
         false
+    }
+
+    async fn take_in(&self, id: BodyId, body: Vec<u8>) -> bool {
+        let len = body.len() as u64;
+        let stored = self.0.disk.put_body(id, body).await;
+        match &stored {
+            Ok(_) => self.refused().is_here(&id),
+            Err(error) => {
+                if error.is_full() {
+                    self.refused().note(id, len);
+                }
+                tracing::warn!("a fetched body was not stored: {error}");
+            }
+        }
+        stored.is_ok()
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Refused> {
+        self.0.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is not here, and was not refused for want of room that there still is not.
+    async fn is_worth_fetching(&self, id: BodyId) -> bool {
+        if matches!(self.0.disk.has_body(id).await, Ok(true)) {
+            return false;
+        }
+        let len = self.refused().len_of(&id);
+        len.is_none_or(|len| self.0.disk.room_for(len).is_ok())
     }
 
     /// Fetches a body's bytes from here or from any member.
@@ -517,7 +546,7 @@ impl Bodies {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             let bodies = self.clone();
             tokio::spawn(async move {
-                if !matches!(bodies.0.disk.has_body(id).await, Ok(true)) {
+                if bodies.is_worth_fetching(id).await {
                     bodies.fetch(id).await;
                 }
                 bodies.0.fetching.fetch_sub(1, Ordering::Relaxed);

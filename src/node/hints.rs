@@ -59,12 +59,8 @@ impl Round {
         drop(self.running);
     }
 
-    /// What this disk refused: perhaps there is room now. It may be on the others only, and is not fetched to
-    /// be refused once more.
+    /// What this disk refused: perhaps there is room now. It may be on the others only.
     async fn take_in(&self, ids: Vec<BodyId>) {
-        if self.disk.room().is_err() {
-            return;
-        }
         let mut missing = Vec::new();
         for id in ids {
             if matches!(self.disk.has_body(id).await, Ok(true)) {

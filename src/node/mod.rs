@@ -10,6 +10,7 @@
 //! tasks        election and history: the machines that say who works on what
 //! workbench    what clients bring for tasks, and what comes of it
 //! worker       one task's work, in a process of its own
+//! refused      what the disk had no room for
 //! repair       which copies lack where, derived from the slots
 //! hints        offers again what could not be passed on
 //! report       status, nodes, events, for people
@@ -28,6 +29,7 @@ pub mod fuzzing;
 mod hints;
 mod load;
 mod machines;
+mod refused;
 mod repair;
 mod report;
 mod serve;

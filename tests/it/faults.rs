@@ -78,6 +78,9 @@ fn get_any(cluster: &Cluster, name: &str) -> (Vec<u8>, String) {
 fn a_node_without_room_is_passed_over_and_says_so() {
     let mut cluster = Cluster::prepare(3);
     cluster.nodes.all[0].envs.push(("TINTYPE_NODE_RESERVE".into(), "1000000 TB".into()));
+    for node in &mut cluster.nodes.all {
+        node.envs.push(("TINTYPE_LOG_LEVEL".into(), "warn,tintype::node=debug".into()));
+    }
     cluster.nodes.start_all().expect("a full node starts too");
     for n in 0..4 {
         let name = format!("{n}.bin");
@@ -89,6 +92,23 @@ fn a_node_without_room_is_passed_over_and_says_so() {
     assert!(cluster.nodes.wait_for_end(0, LOOK).is_none(), "it stays up");
     let said = run_at(&cluster, 0, &["status"]).stdout;
     assert!(said.contains("takes no more chunks") && said.contains("full"), "{said}");
+    // The others tell it in each run what belongs on it. It has fetched each body once: none again.
+    wait_for_runs(&cluster, 2);
+    let fetched = fetched_for_nothing(&cluster);
+    wait_for_runs(&cluster, 3);
+    assert_eq!(fetched_for_nothing(&cluster), fetched);
+}
+
+/// Waits until another node has ended so many runs of repair more.
+fn wait_for_runs(cluster: &Cluster, more: usize) {
+    let ended = || cluster.nodes.log(1).matches("a run of repair has ended").count();
+    let before = ended();
+    wait_for("runs of repair", PATIENCE, || ended() >= before + more);
+}
+
+/// How often the first node has fetched what it had no room for.
+fn fetched_for_nothing(cluster: &Cluster) -> usize {
+    cluster.nodes.log(0).matches("a fetched body was not stored").count()
 }
 
 /// A file system of its own, gone when it is dropped.

@@ -238,7 +238,9 @@ impl World {
                 return;
             }
             let Some(id) = running.wanted.pop_first() else { return };
-            if self.nodes[node].store.has(&id) {
+            // A real node learns of each body that it is refused by fetching it once; here it knows.
+            let store = &self.nodes[node].store;
+            if store.has(&id) || store.no_room || store.is_full {
                 continue;
             }
             let order = self.order_of(node, &id);
