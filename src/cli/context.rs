@@ -164,35 +164,6 @@ pub fn back_up_now(user: &str, path: &Path) -> String {
     )
 }
 
-/// Ctrl-C, or on Unix a SIGTERM: whoever has started processes must end them then, too.
-pub async fn interrupted() {
-    tokio::select! {
-        () = signalled(tokio::signal::ctrl_c()) => {}
-        () = terminated() => {}
-    }
-}
-
-#[cfg(unix)]
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => signalled(async { terminate.recv().await.ok_or(()) }).await,
-        Err(_) => std::future::pending().await,
-    }
-}
-
-#[cfg(not(unix))]
-async fn terminated() {
-    std::future::pending().await
-}
-
-/// Without a handler the operating system ends the program itself.
-async fn signalled<T, E>(signal: impl Future<Output = Result<T, E>>) {
-    if signal.await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
 fn home_directory(given: Option<&Path>) -> Result<PathBuf, Problem> {
     let path = match given {
         Some(path) => path.to_owned(),

@@ -30,6 +30,7 @@ mod reworked;
 pub mod rm;
 pub mod service;
 pub mod shell;
+pub mod signals;
 pub mod stat;
 pub mod status;
 pub mod stego;
@@ -109,7 +110,7 @@ async fn run(cli: Cli, output: &Output) -> Outcome {
         Some(Command::Shell(args)) => shell::run(args, &context).await,
         command => tokio::select! {
             biased;
-            () = context::interrupted() => {
+            () = signals::interrupted() => {
                 problem::interrupted(command.map_or(Leaves::Nothing, Command::leaves))
             }
             outcome = dispatch(command, &context) => outcome,

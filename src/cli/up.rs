@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{context::Context, init, output::Output, problem::Halt, problem::Outcome};
+use super::{context::Context, init, output::Output, problem::Halt, problem::Outcome, signals};
 use crate::{
     api::{Exit, Problem},
     disk::Home,
@@ -171,6 +171,7 @@ fn node_config(start: &Start) -> node::NodeConfig {
         },
         worker: this_program(),
         added_load: start.config.tasks.added_load,
+        stop_on_hangup: signals::heeds_hangup(),
     }
 }
 

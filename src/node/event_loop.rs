@@ -242,7 +242,8 @@ impl EventLoop {
     /// Runs until it is asked to stop or cannot go on.
     pub(super) async fn run(mut self) -> Result<Stopped, NodeError> {
         let mut queues = self.queues.take().expect("taken only here, once");
-        let signals = tokio::spawn(super::start::stop_on_signal(self.stop.clone()));
+        let signals =
+            tokio::spawn(super::start::stop_on_signal(self.stop.clone(), self.config.stop_on_hangup));
         self.begin();
         let mut turn = 0u32;
         while self.fatal.is_none() {

@@ -92,6 +92,8 @@ pub struct NodeConfig {
     pub worker: Option<PathBuf>,
     /// Points added to the load that it tells: a machine that is to be spared.
     pub added_load: u8,
+    /// The end of its terminal stops it in order; false = SIGHUP stays what it is to this process.
+    pub stop_on_hangup: bool,
 }
 
 /// What a node tells the person who started it.

@@ -201,20 +201,19 @@ async fn net_config(
     Ok(net)
 }
 
-/// Asks the node to stop on Ctrl-C, SIGTERM, or when its terminal goes; the second time at once.
-pub(super) async fn stop_on_signal(stop: tokio::sync::watch::Sender<Stopping>) {
+/// Asks the node to stop on Ctrl-C, SIGTERM, or, if it is to, when its terminal goes; the second time at
+/// once.
+pub(super) async fn stop_on_signal(stop: tokio::sync::watch::Sender<Stopping>, on_hangup: bool) {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut terminate), Ok(mut hang_up)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
-        else {
-            return;
-        };
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+        // To ask for a signal takes it, also from who ignores it.
+        let mut hang_up = on_hangup.then(|| signal(SignalKind::hangup()).ok()).flatten();
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
-                _ = hang_up.recv() => {}
+                Some(()) = async { hang_up.as_mut()?.recv().await } => {}
                 _ = tokio::signal::ctrl_c() => {}
             }
             Stopping::ask(&stop);

@@ -29,6 +29,7 @@ mod patient;
 mod processes;
 mod put_get;
 mod readme;
+mod signals;
 mod sim;
 mod source;
 mod stego;

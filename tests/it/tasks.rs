@@ -62,7 +62,7 @@ fn status(cluster: &Cluster) -> Value {
 }
 
 /// Which node hands out work, once there is one.
-fn coordinator(cluster: &Cluster) -> usize {
+pub fn coordinator(cluster: &Cluster) -> usize {
     let mut found = None;
     wait_for("a coordinator", PATIENCE, || {
         let peer = status(cluster)["coordinator"].as_str().map(str::to_owned);
@@ -84,7 +84,7 @@ fn history(cluster: &Cluster) -> (BTreeMap<String, usize>, usize) {
 
 /// Waits until one of the tasks is at this phase; the index of its worker. The picture must be large enough
 /// for a phase to last longer than looking for it takes.
-fn worker_at(cluster: &Cluster, phase: &str) -> usize {
+pub fn worker_at(cluster: &Cluster, phase: &str) -> usize {
     let mut found = None;
     wait_for(&format!("a task that is {phase}"), PATIENCE, || {
         let tasks = objects(&cluster.ok(&["history", "--json"]));
@@ -95,7 +95,7 @@ fn worker_at(cluster: &Cluster, phase: &str) -> usize {
     found.expect("it was waited for")
 }
 
-fn send(pid: u32, name: &str) {
+pub fn send(pid: u32, name: &str) {
     let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status().expect("kill runs");
     assert!(sent.success());
 }
@@ -118,7 +118,7 @@ fn at_work(cluster: &Cluster, node: usize) -> Vec<u32> {
     of_node.collect()
 }
 
-fn no_task_is_in_hand(cluster: &Cluster) {
+pub fn no_task_is_in_hand(cluster: &Cluster) {
     wait_for("free slots everywhere", PATIENCE, || {
         let nodes = objects(&cluster.ok(&["nodes", "--json"]));
         // Of one that is dead the last heartbeat is shown.

@@ -19,10 +19,12 @@ use tokio::sync::mpsc;
 
 use super::{
     args::Command,
-    context::{Context, interrupted},
+    context::Context,
     dispatch, election, get, hide, ls,
     problem::{self, Halt, Leaves, Outcome, usage, worse},
-    put, reveal, rm, stat, status, stego, strip, tasks, thumbnail, undelete, verify, where_is,
+    put, reveal, rm,
+    signals::interrupted,
+    stat, status, stego, strip, tasks, thumbnail, undelete, verify, where_is,
 };
 use crate::api::Exit;
 use editor::{Prompt, Typed};
