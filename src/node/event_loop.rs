@@ -29,6 +29,7 @@ use crate::{
         Outbox,
         chunkpaxos::{self, CallId},
         founding::{self, FoundingMachine, FoundingRecord},
+        repair::Seen,
     },
 };
 
@@ -70,7 +71,7 @@ pub(super) enum Call {
     /// Repair found an agreed value.
     LateAccept { object: ObjectId, accepted: chunkpaxos::Accepted },
     /// A repair run has ended.
-    RepairDone { lacking: Option<u64>, single_copy: u64, took: Millis },
+    RepairDone { lacking: u64, single_copy: u64, took: Millis, seen: Seen },
 }
 
 /// All that a started node is made of.

@@ -305,12 +305,12 @@ impl EventLoop {
             Call::LateAccept { object, accepted } => {
                 self.feed_paxos(chunkpaxos::Event::LateAccept { object, accepted });
             }
-            Call::RepairDone { lacking, single_copy, took } => {
+            Call::RepairDone { lacking, single_copy, took, seen } => {
                 self.repair.not_before = self.now() + repair::rest_after(took);
                 self.repair.single_copy = Some(single_copy);
                 // A member that came back meanwhile was perhaps not looked at: nothing is known then.
-                self.repair.lacking = lacking.filter(|_| !self.repair.is_outdated);
-                let pause = self.repair.pace.pause_after(lacking == Some(0));
+                self.repair.lacking = (!self.repair.runs.is_outdated()).then_some(lacking);
+                let pause = self.repair.runs.ended(lacking == 0, seen);
                 self.timers.arm_no_later(TimerKey::Repair, self.now() + pause);
             }
         }
@@ -472,8 +472,7 @@ impl EventLoop {
     /// has ended.
     pub(super) fn repair_soon(&mut self) {
         self.repair.lacking = None;
-        self.repair.is_outdated = true;
-        self.repair.pace.quicken();
+        self.repair.runs.quicken();
         self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::REPAIR_AFTER_CONNECT);
     }
 
@@ -562,7 +561,6 @@ impl EventLoop {
             self.timers.arm(TimerKey::Repair, self.now() + limits::REPAIR_RETRY);
             return;
         };
-        self.repair.is_outdated = false;
         let views = HashSlot::all().map(|slot| (slot, cluster.paxos.view(slot)));
         let mine = views.filter(|(_, view)| view.keepers.holds(&self.me));
         let run = repair::Repair {
@@ -573,6 +571,7 @@ impl EventLoop {
             net: self.handle.clone(),
             calls: self.calls_in.clone(),
             bodies: self.bodies.clone(),
+            seen: self.repair.runs.begin(),
             running,
         };
         self.timers.arm(TimerKey::Repair, self.now() + limits::REPAIR_EVERY);

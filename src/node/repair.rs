@@ -3,8 +3,8 @@
 //! Every acceptor or mirror scans its slots from a majority, takes over what is agreed, has disagreement
 //! settled by a full round, and tells every placed member which bodies belong on it; that member fetches
 //! what it lacks. Before its object is agreed on, nobody's slot says that a body should be anywhere: what was
-//! missed until then, `node::hints` offers. It deletes nothing and decides nothing: `proto::repair` and
-//! ChunkPaxos do.
+//! missed until then `node::hints` offers, or the next run sees, which follows soon. It deletes nothing and
+//! decides nothing: `proto::repair` and ChunkPaxos do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +33,7 @@ use crate::{
     proto::{
         chunkpaxos::{Accepted, Ballot, Command, Outcome, View},
         placement::{self, Weighted},
-        repair::{self, Next, Pace, Reports},
+        repair::{self, Next, Reports, Runs, Seen, SlotRecords},
     },
 };
 
@@ -47,6 +47,8 @@ pub(super) struct Repair {
     pub(super) net: NetHandle,
     pub(super) calls: mpsc::Sender<Call>,
     pub(super) bodies: Bodies,
+    /// The slots of which it need not look at the bodies again.
+    pub(super) seen: Seen,
     /// Only one run at a time.
     pub(super) running: RunGuard,
 }
@@ -58,10 +60,8 @@ pub(super) struct LastRun {
     pub(super) lacking: Option<u64>,
     /// Objects that want a single copy.
     pub(super) single_copy: Option<u64>,
-    /// Somebody came after it had begun.
-    pub(super) is_outdated: bool,
-    /// How soon it is followed by the next.
-    pub(super) pace: Pace,
+    /// How soon it is followed by the next, and what that need not look at.
+    pub(super) runs: Runs,
     /// It takes a part of the time only, however much there is always to be looked at again.
     pub(super) not_before: Millis,
 }
@@ -79,10 +79,9 @@ struct Found {
     lacking: u64,
     /// Objects that are there and want a single copy.
     single_copy: u64,
+    /// The slots.
+    seen: Seen,
 }
-
-/// One keeper's records of a slot.
-type SlotRecords = BTreeMap<ObjectId, (Ballot, RawRegister)>;
 
 impl Repair {
     /// Runs once and reports to the loop.
@@ -97,9 +96,9 @@ impl Repair {
         self.tell_those_behind(&found).await;
         drop(self.running);
         let took = Millis(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
-        let Found { lacking, single_copy, manifests, .. } = found;
+        let Found { lacking, single_copy, manifests, seen, .. } = found;
         tracing::debug!(lacking, manifests = manifests.len(), took_ms = took.0, "a run of repair has ended");
-        let _ = self.calls.send(Call::RepairDone { lacking: Some(lacking), single_copy, took }).await;
+        let _ = self.calls.send(Call::RepairDone { lacking, single_copy, took, seen }).await;
     }
 
     /// A member whose write was refused or whose messages were lost does not know that it lacks something.
@@ -130,12 +129,31 @@ impl Repair {
             // Without a majority nothing is known; it is looked at again when somebody comes back.
             return;
         }
+        // Its own twice if it votes: of a mirror they are not among the others.
+        let read = scans.iter().map(|(peer, records)| (*peer, records));
+        let digest = repair::digest(read.chain([(self.me, &mine)]));
+        let before = found.single_copy;
+        match self.seen.if_unchanged(slot, digest) {
+            Some(single_copy) => found.single_copy += single_copy,
+            None => self.repair_objects(&scans, &mine, view, found).await,
+        }
+        found.seen.note(slot, digest, found.single_copy - before);
+    }
+
+    /// Looks at each object of a slot and at its bodies.
+    async fn repair_objects(
+        &self,
+        scans: &[(PeerId, SlotRecords)],
+        mine: &SlotRecords,
+        view: &View,
+        found: &mut Found,
+    ) {
         let objects: BTreeSet<ObjectId> = scans.iter().flat_map(|(_, s)| s.keys().copied()).collect();
         for object in objects {
             let ballot = |records: &SlotRecords| records.get(&object).map(|(ballot, _)| *ballot);
             let acceptors: Vec<_> = scans.iter().map(|(peer, records)| (*peer, ballot(records))).collect();
             let verdict =
-                repair::judge(&Reports { me: self.me, mine: ballot(&mine), acceptors: &acceptors, view });
+                repair::judge(&Reports { me: self.me, mine: ballot(mine), acceptors: &acceptors, view });
             found.behind.extend(&verdict.behind);
             if verdict.someone_is_behind {
                 found.lacking += 1;

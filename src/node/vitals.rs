@@ -37,7 +37,7 @@ impl EventLoop {
         }
         if self.bodies.take_missed() {
             self.repair.lacking = None;
-            self.repair.pace.quicken();
+            self.repair.runs.quicken();
             self.timers.arm_no_later(TimerKey::Repair, self.now() + limits::REPAIR_RETRY);
         }
         self.offer_missed();

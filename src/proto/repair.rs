@@ -4,8 +4,10 @@
 //! It decides and nothing else: scanning, asking and writing are the driver's. It never takes for chosen what
 //! a majority of the acceptors does not hold at one ballot.
 
+use std::collections::BTreeMap;
+
 use super::chunkpaxos::{Ballot, View};
-use crate::model::{Millis, PeerId, limits};
+use crate::model::{Millis, ObjectId, PeerId, limits, register::RawRegister, slots::HashSlot};
 
 /// What the keepers of one slot hold of one object: the ballot that each accepted last.
 #[derive(Clone, Debug)]
@@ -64,36 +66,95 @@ pub fn judge(reports: &Reports<'_>) -> Verdict {
     Verdict { newest, behind, someone_is_behind, next }
 }
 
-/// How soon a run is followed by the next.
+/// One keeper's records of a slot.
+pub type SlotRecords = BTreeMap<ObjectId, (Ballot, RawRegister)>;
+
+/// What the keepers of a slot hold of it, in short: any other record of any of them makes another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotDigest([u8; 32]);
+
+/// Puts what they hold in short.
+pub fn digest<'a>(held: impl IntoIterator<Item = (PeerId, &'a SlotRecords)>) -> SlotDigest {
+    let mut hasher = blake3::Hasher::new();
+    for (peer, records) in held {
+        for (object, (ballot, _)) in records {
+            hasher.update(&peer.to_bytes()).update(&object.0);
+            for number in [ballot.epoch.0, ballot.counter, u64::from(ballot.node.0), ballot.boot] {
+                hasher.update(&number.to_le_bytes());
+            }
+        }
+    }
+    SlotDigest(*hasher.finalize().as_bytes())
+}
+
+/// What a run has seen of the slots: of those that are as they were, the next need not look at the bodies.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    slots: BTreeMap<HashSlot, (SlotDigest, u64)>,
+}
+
+impl Seen {
+    /// The slot was looked at; so many of its objects want a single copy.
+    pub fn note(&mut self, slot: HashSlot, digest: SlotDigest, single_copy: u64) {
+        self.slots.insert(slot, (digest, single_copy));
+    }
+
+    /// How many want a single copy, if the slot is as it was.
+    pub fn if_unchanged(&self, slot: HashSlot, digest: SlotDigest) -> Option<u64> {
+        let (was, single_copy) = self.slots.get(&slot)?;
+        (*was == digest).then_some(*single_copy)
+    }
+}
+
+/// How soon a run is followed by the next, and what that need not look at again.
 ///
 /// Who dies forgets what it was to pass on, and no run sees that as long as its object is not agreed on,
 /// which may take as long as a large picture takes to come. So runs follow that are ever further apart: a
-/// copy is missed for about as long as its put went on after that, up to [`limits::REPAIR_EVERY`].
+/// copy is missed for about as long as its put went on after that, up to [`limits::REPAIR_EVERY`]. They look
+/// at the slots that have changed since. The first after something happened or lacked, and the one each
+/// [`limits::REPAIR_EVERY`], look at all.
 #[derive(Debug)]
-pub struct Pace {
+pub struct Runs {
     pause: Millis,
+    seen: Seen,
+    is_outdated: bool,
 }
 
-impl Default for Pace {
+impl Default for Runs {
     /// As after a start: what was under way before it is not known.
     fn default() -> Self {
-        Self { pause: limits::REPAIR_RETRY }
+        Self { pause: limits::REPAIR_RETRY, seen: Seen::default(), is_outdated: false }
     }
 }
 
-impl Pace {
-    /// Something happened by which copies may lack that no register asks for yet.
+impl Runs {
+    /// Something happened by which copies may lack.
     pub fn quicken(&mut self) {
-        self.pause = limits::REPAIR_RETRY;
+        *self = Self { is_outdated: true, ..Self::default() };
     }
 
-    /// The pause after a run that has ended; `is_whole` = it found nothing that lacks.
-    pub fn pause_after(&mut self, is_whole: bool) -> Millis {
-        if !is_whole {
+    /// Whether something happened since the last run began.
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated
+    }
+
+    /// A run begins: what it need not look at.
+    pub fn begin(&mut self) -> Seen {
+        self.is_outdated = false;
+        std::mem::take(&mut self.seen)
+    }
+
+    /// A run has ended, `is_whole` = without finding that something lacks. The answer is the pause before the
+    /// next.
+    pub fn ended(&mut self, is_whole: bool, seen: Seen) -> Millis {
+        if !is_whole || self.is_outdated {
             return limits::REPAIR_RETRY;
         }
         let pause = self.pause;
         self.pause = (pause + pause).min(limits::REPAIR_EVERY);
+        if pause < limits::REPAIR_EVERY {
+            self.seen = seen;
+        }
         pause
     }
 }
@@ -166,20 +227,96 @@ mod tests {
         assert_eq!((of(1), of(2), of(3)), (Next::Settle, Next::Keep, Next::Keep));
     }
 
+    /// Ends so many runs, whole ones; the pauses after them in seconds.
+    fn pauses(runs: &mut Runs, count: usize) -> Vec<u64> {
+        let mut one = || {
+            let _ = runs.begin();
+            runs.ended(true, Seen::default()).0 / 1000
+        };
+        (0..count).map(|_| one()).collect()
+    }
+
     #[test]
     fn what_happened_is_looked_at_again_and_again_ever_later_and_what_lacks_is_soon() {
-        let mut pace = Pace::default();
-        let pauses = |pace: &mut Pace, runs: usize| -> Vec<u64> {
-            (0..runs).map(|_| pace.pause_after(true).0 / 1000).collect()
-        };
-        assert_eq!(pauses(&mut pace, 10), [3, 6, 12, 24, 48, 96, 192, 384, 600, 600]);
-        assert_eq!(pace.pause_after(false), limits::REPAIR_RETRY);
-        assert_eq!(pauses(&mut pace, 1), [600], "what was lacking is there: nothing else has happened");
-        pace.quicken();
-        assert_eq!(pauses(&mut pace, 2), [3, 6]);
-        assert_eq!(pace.pause_after(false), limits::REPAIR_RETRY);
-        assert_eq!(pauses(&mut pace, 1), [12]);
-        pace.quicken();
-        assert_eq!(pauses(&mut pace, 1), [3]);
+        let mut runs = Runs::default();
+        assert_eq!(pauses(&mut runs, 10), [3, 6, 12, 24, 48, 96, 192, 384, 600, 600]);
+        assert_eq!(runs.ended(false, Seen::default()), limits::REPAIR_RETRY);
+        assert_eq!(pauses(&mut runs, 1), [600], "what was lacking is there: nothing else has happened");
+        runs.quicken();
+        assert_eq!(pauses(&mut runs, 2), [3, 6]);
+        assert_eq!(runs.ended(false, Seen::default()), limits::REPAIR_RETRY);
+        assert_eq!(pauses(&mut runs, 1), [12]);
+        let _ = runs.begin();
+        runs.quicken();
+        assert!(runs.is_outdated());
+        assert_eq!(runs.ended(true, Seen::default()), limits::REPAIR_RETRY, "it came too late for that run");
+        assert_eq!(pauses(&mut runs, 2), [3, 6]);
+    }
+
+    fn records(held: &[(ObjectId, Ballot)]) -> SlotRecords {
+        held.iter().map(|(object, ballot)| (*object, (*ballot, RawRegister(Vec::new())))).collect()
+    }
+
+    /// One record of one keeper.
+    fn held(counter: u64) -> SlotDigest {
+        let ballot = ballot(counter).expect("one");
+        digest([(peers(1)[0], &records(&[(ObjectId([1; 32]), ballot)]))])
+    }
+
+    #[test]
+    fn only_a_whole_run_after_which_nothing_happened_spares_the_next_what_has_not_changed() {
+        let slot = HashSlot::of(&ObjectId([1; 32]));
+        let mut seen = Seen::default();
+        seen.note(slot, held(7), 2);
+        let knows = |runs: &mut Runs| runs.begin().if_unchanged(slot, held(7)) == Some(2);
+        let mut runs = Runs::default();
+        assert!(!knows(&mut runs), "the first run looks at all");
+        runs.ended(true, seen.clone());
+        let next = runs.begin();
+        assert_eq!((next.if_unchanged(slot, held(7)), next.if_unchanged(slot, held(8))), (Some(2), None));
+        assert!(!knows(&mut runs), "that run did not end");
+        runs.ended(false, seen.clone());
+        assert!(!knows(&mut runs), "something lacked");
+        runs.ended(true, seen.clone());
+        runs.quicken();
+        assert!(!knows(&mut runs), "something happened");
+        runs.quicken();
+        runs.ended(true, seen.clone());
+        assert!(!knows(&mut runs), "something happened while it ran");
+        let often = (0..20).map(|_| {
+            runs.ended(true, seen.clone());
+            knows(&mut runs)
+        });
+        let often: Vec<bool> = often.collect();
+        assert_eq!(often.iter().filter(|knows| **knows).count(), 8, "{often:?}");
+        assert!(!often[8..].contains(&true), "those of every ten minutes look at all");
+    }
+
+    #[test]
+    fn every_record_of_every_keeper_is_in_the_digest() {
+        let (peers, objects) = (peers(2), [ObjectId([1; 32]), ObjectId([2; 32])]);
+        let ballots = [ballot(3), ballot(4)].map(|ballot| ballot.expect("one"));
+        let other_epoch = Ballot { epoch: Epoch(9), ..ballots[0] };
+        let other_node = Ballot { node: NodeNumber(9), ..ballots[0] };
+        let other_boot = Ballot { boot: 9, ..ballots[0] };
+        let one = |ballot| vec![(objects[0], ballot)];
+        let held = [
+            vec![(peers[0], vec![])],
+            vec![(peers[0], one(ballots[0]))],
+            vec![(peers[1], one(ballots[0]))],
+            vec![(peers[0], vec![(objects[1], ballots[0])])],
+            vec![(peers[0], one(ballots[1]))],
+            vec![(peers[0], one(other_epoch))],
+            vec![(peers[0], one(other_node))],
+            vec![(peers[0], one(other_boot))],
+            vec![(peers[0], one(ballots[0])), (peers[1], one(ballots[0]))],
+        ];
+        let mut digests = Vec::new();
+        for of_all in held {
+            let of_all: Vec<_> = of_all.into_iter().map(|(peer, held)| (peer, records(&held))).collect();
+            let digest = digest(of_all.iter().map(|(peer, records)| (*peer, records)));
+            assert!(!digests.contains(&digest), "{of_all:?}");
+            digests.push(digest);
+        }
     }
 }

@@ -182,7 +182,8 @@ impl World {
                 self.take_in_missed(node, bodies);
             } else if self.links.is_connected(Party::Node(node), Party::Node(to)) {
                 let request = Request::Check { bodies: bodies.clone(), read: false, copies: 0 };
-                self.ask(node, to, &request, Asked::Check { peer: to, bodies }, limits::RPC_TIMEOUT);
+                let asked = Asked::Check { peer: to, bodies, for_run: false };
+                self.ask(node, to, &request, asked, limits::RPC_TIMEOUT);
             }
         }
     }

@@ -14,7 +14,7 @@ use tintype::{
     proto::{
         chunkpaxos::{self, Accepted, Ballot, Command, Outcome, View},
         placement,
-        repair::{self, Next, Reports},
+        repair::{self, Next, Reports, Seen, SlotRecords},
     },
 };
 
@@ -24,28 +24,32 @@ use super::{
     world::World,
 };
 
-type Records = BTreeMap<ObjectId, (Ballot, RawRegister)>;
-
 /// One run over the slots of this node.
 pub struct Run {
     slots: VecDeque<HashSlot>,
-    view: Option<View>,
+    /// The slot that is looked at.
+    at: Option<(HashSlot, View)>,
     waiting: BTreeSet<usize>,
-    scans: Vec<(PeerId, Records)>,
-    mine: Records,
+    scans: Vec<(PeerId, SlotRecords)>,
+    mine: SlotRecords,
     /// Objects being settled by a full round.
     settling: BTreeSet<ObjectId>,
     /// Not all objects of the slot have been looked at yet.
     judging: bool,
     placed: BTreeMap<usize, BTreeSet<BodyId>>,
+    /// Members that have not said yet what they have.
+    checking: usize,
     behind: BTreeSet<PeerId>,
     lacking: u64,
+    /// What it need not look at again, and what it has seen.
+    seen: Seen,
+    seen_now: Seen,
 }
 
 impl World {
     pub fn repair_soon(&mut self, node: usize) {
         if let Some(running) = &mut self.nodes[node].running {
-            running.pace.quicken();
+            running.repairs.quicken();
         }
         let at = self.clock(node) + limits::REPAIR_AFTER_CONNECT;
         self.arm_no_later(node, TimerKey::Repair, at);
@@ -60,15 +64,18 @@ impl World {
         }
         running.repair = Some(Run {
             slots: slots.into_iter().collect(),
-            view: None,
+            at: None,
             waiting: BTreeSet::new(),
             scans: Vec::new(),
-            mine: Records::new(),
+            mine: SlotRecords::new(),
             settling: BTreeSet::new(),
             judging: false,
             placed: BTreeMap::new(),
+            checking: 0,
             behind: BTreeSet::new(),
             lacking: 0,
+            seen: running.repairs.begin(),
+            seen_now: Seen::default(),
         });
         self.tally.repairs += 1;
         self.arm(node, TimerKey::Repair, clock + limits::REPAIR_EVERY);
@@ -80,13 +87,13 @@ impl World {
             let me = self.nodes[node].peer;
             let Some(running) = &mut self.nodes[node].running else { return };
             let (Some(run), Some(cluster)) = (&mut running.repair, &running.cluster) else { return };
-            let Some(slot) = run.slots.pop_front() else { return self.repair_ended(node) };
+            let Some(slot) = run.slots.pop_front() else { return self.check_placed(node) };
             let view = cluster.paxos.view(slot);
             if !view.keepers.holds(&me) {
                 continue;
             }
             let keepers = view.keepers.clone();
-            run.view = Some(view.clone());
+            run.at = Some((slot, view.clone()));
             run.scans.clear();
             let mine = records_of(self.scan_slot(node, slot));
             let others: Vec<usize> = keepers
@@ -131,18 +138,24 @@ impl World {
     fn slot_is_scanned(&mut self, node: usize) {
         let me = self.nodes[node].peer;
         let Some(run) = self.run(node) else { return };
-        let Some(view) = run.view.clone() else { return };
+        let Some((slot, view)) = run.at.clone() else { return };
         if view.keepers.acceptors.contains(&me) {
             run.scans.push((me, run.mine.clone()));
         }
         if run.scans.len() < view.keepers.majority() {
             return self.next_slot(node);
         }
+        let read = run.scans.iter().map(|(peer, records)| (*peer, records));
+        let digest = repair::digest(read.chain([(me, &run.mine)]));
+        run.seen_now.note(slot, digest, 0);
+        if run.seen.if_unchanged(slot, digest).is_some() {
+            return self.next_slot(node);
+        }
         run.judging = true;
         let (scans, mine) = (std::mem::take(&mut run.scans), std::mem::take(&mut run.mine));
         let objects: BTreeSet<ObjectId> = scans.iter().flat_map(|(_, s)| s.keys().copied()).collect();
         for object in objects {
-            let ballot = |records: &Records| records.get(&object).map(|(ballot, _)| *ballot);
+            let ballot = |records: &SlotRecords| records.get(&object).map(|(ballot, _)| *ballot);
             let acceptors: Vec<_> = scans.iter().map(|(peer, records)| (*peer, ballot(records))).collect();
             let verdict =
                 repair::judge(&Reports { me, mine: ballot(&mine), acceptors: &acceptors, view: &view });
@@ -254,15 +267,36 @@ impl World {
         }
     }
 
+    /// All slots were looked at: now the others say what they have.
+    fn check_placed(&mut self, node: usize) {
+        let Some(run) = self.run(node) else { return };
+        let placed = std::mem::take(&mut run.placed);
+        run.checking = placed.len();
+        if placed.is_empty() {
+            return self.repair_ended(node);
+        }
+        for (peer, bodies) in placed {
+            let bodies: Vec<BodyId> = bodies.into_iter().collect();
+            let request = Request::Check { bodies: bodies.clone(), read: false, copies: 0 };
+            let asked = Asked::Check { peer, bodies, for_run: true };
+            self.ask(node, peer, &request, asked, limits::RPC_TIMEOUT);
+        }
+    }
+
+    /// One of them has said it, or nothing in time.
+    pub fn run_has_checked(&mut self, node: usize, lacking: u64) {
+        let Some(run) = self.run(node) else { return };
+        run.lacking += lacking;
+        run.checking -= 1;
+        if run.checking == 0 {
+            self.repair_ended(node);
+        }
+    }
+
     fn repair_ended(&mut self, node: usize) {
         let Some(running) = &mut self.nodes[node].running else { return };
         let Some(run) = running.repair.take() else { return };
-        let pause = running.pace.pause_after(run.lacking == 0);
-        for (peer, bodies) in run.placed {
-            let bodies: Vec<BodyId> = bodies.into_iter().collect();
-            let request = Request::Check { bodies: bodies.clone(), read: false, copies: 0 };
-            self.ask(node, peer, &request, Asked::Check { peer, bodies }, limits::RPC_TIMEOUT);
-        }
+        let pause = running.repairs.ended(run.lacking == 0, run.seen_now);
         for peer in run.behind {
             self.ask_peer(node, peer, &Request::Behind, Asked::Other, limits::RPC_TIMEOUT);
         }
@@ -271,9 +305,15 @@ impl World {
 }
 
 impl World {
-    /// A member has said which of its bodies it has, or nothing: it is told to fetch the others, and it is
-    /// looked at again soon whether it has.
-    pub fn checked(&mut self, node: usize, peer: usize, bodies: Vec<BodyId>, answer: Option<Response>) {
+    /// A member has said which of its bodies it has, or nothing: it is told to fetch the others. The answer
+    /// is how many these are, none of one that is gone.
+    pub fn checked(
+        &mut self,
+        node: usize,
+        peer: usize,
+        bodies: Vec<BodyId>,
+        answer: Option<Response>,
+    ) -> u64 {
         let (missing, there): (Vec<BodyId>, Vec<BodyId>) = match answer {
             Some(Response::Checked(states)) if states.len() == bodies.len() => {
                 let is_missing = |state: &BodyState| matches!(state, BodyState::Missing | BodyState::Bad);
@@ -289,15 +329,15 @@ impl World {
             running.hints.is_there(id, &there);
         }
         if missing.is_empty() || !self.links.is_connected(Party::Node(node), Party::Node(peer)) {
-            return;
+            return 0;
         }
+        let lacking = missing.len() as u64;
         self.ask(node, peer, &Request::Push { bodies: missing }, Asked::Other, limits::RPC_TIMEOUT);
-        let at = self.clock(node) + limits::REPAIR_RETRY;
-        self.arm_no_later(node, TimerKey::Repair, at);
+        lacking
     }
 }
 
-fn records_of(page: RecordPage) -> Records {
+fn records_of(page: RecordPage) -> SlotRecords {
     let read = |info: tintype::model::rpc::RecordInfo| {
         let ballot = Ballot::decode(&info.ballot).expect("a ballot of ours");
         (info.object, (ballot, info.value))

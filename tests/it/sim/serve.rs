@@ -207,7 +207,12 @@ impl World {
                 };
                 self.scanned(node, peer, page);
             }
-            Some(Asked::Check { peer, bodies }) => self.checked(node, peer, bodies, response),
+            Some(Asked::Check { peer, bodies, for_run }) => {
+                let lacking = self.checked(node, peer, bodies, response);
+                if for_run {
+                    self.run_has_checked(node, lacking);
+                }
+            }
             _ => {}
         }
     }

@@ -25,7 +25,7 @@ use tintype::{
         history,
         membership::{self, Membership},
         placement::Weighted,
-        repair::Pace,
+        repair::Runs,
     },
 };
 
@@ -88,7 +88,7 @@ pub struct Running {
     pub fetches: BTreeMap<u64, FetchJob>,
     pub wanted: BTreeSet<BodyId>,
     pub repair: Option<Run>,
-    pub pace: Pace,
+    pub repairs: Runs,
     /// Peers passed over until then.
     pub shunned: BTreeMap<usize, u64>,
     /// A holder was passed over: some body lacks a copy.
@@ -132,10 +132,11 @@ pub enum Asked {
     Scan {
         peer: usize,
     },
-    /// Which of these lie there, in repair.
+    /// Which of these lie there; for a run of repair, or because they were missed once.
     Check {
         peer: usize,
         bodies: Vec<BodyId>,
+        for_run: bool,
     },
     Forward {
         put: PutId,
@@ -212,7 +213,7 @@ impl World {
             fetches: BTreeMap::new(),
             wanted: BTreeSet::new(),
             repair: None,
-            pace: Pace::default(),
+            repairs: Runs::default(),
             shunned: BTreeMap::new(),
             missed: false,
             hints: Hints::default(),
@@ -320,7 +321,7 @@ impl World {
         let has_room_again = std::mem::replace(&mut running.was_full, is_full) && !is_full;
         let has_missed = std::mem::take(&mut running.missed);
         if has_missed {
-            running.pace.quicken();
+            running.repairs.quicken();
         }
         if has_room_again {
             self.repair_soon(node);
