@@ -55,7 +55,7 @@ fn jpeg_without(picture: &[u8]) -> Result<Vec<u8>, Broken> {
         match segment.marker {
             jpeg::APP0 if segment.body.starts_with(b"JFIF\0") => out.extend(jfif_without(segment.body)),
             jpeg::APP2 if segment.body.starts_with(ICC_PREFIX) => out.extend_from_slice(segment.bytes),
-            jpeg::APP14 if segment.body.starts_with(b"Adobe") => out.extend_from_slice(segment.bytes),
+            jpeg::APP14 if segment.body.starts_with(b"Adobe") => out.extend(adobe_without(segment.body)),
             jpeg::APP1 if !saw_exif && segment.body.starts_with(EXIF_PREFIX) => {
                 saw_exif = true;
                 let exif = upright_only(&segment.body[EXIF_PREFIX.len()..]);
@@ -75,18 +75,29 @@ fn jfif_without(body: &[u8]) -> Vec<u8> {
     fixed.resize(BODY_BYTES, 0);
     // No columns and no rows of preview.
     fixed[BODY_BYTES - 2..].fill(0);
-    [&[0xff, jpeg::APP0, 0, BODY_BYTES as u8 + 2][..], &fixed].concat()
+    segment_of(jpeg::APP0, &fixed)
+}
+
+/// Adobe's segment without what may stand behind it; nothing of one that is too short to say anything.
+fn adobe_without(body: &[u8]) -> Vec<u8> {
+    const BODY_BYTES: usize = 12;
+    body.get(..BODY_BYTES).map(|body| segment_of(jpeg::APP14, body)).unwrap_or_default()
 }
 
 fn app1(exif: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(2 + EXIF_PREFIX.len() + exif.len()).expect("one short entry");
-    [&[0xff, jpeg::APP1][..], &len.to_be_bytes(), EXIF_PREFIX, exif].concat()
+    segment_of(jpeg::APP1, &[EXIF_PREFIX, exif].concat())
 }
 
-/// Chunks that say how to show the picture.
-const PNG_KEPT: [&[u8; 4]; 13] = [
-    b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"mDCV", b"cLLI", b"sBIT", b"bKGD", b"pHYs",
-    b"acTL", b"fcTL",
+fn segment_of(marker: u8, body: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(2 + body.len()).expect("a short segment");
+    [&[0xff, marker][..], &len.to_be_bytes(), body].concat()
+}
+
+/// The picture, and chunks that say how to show it. A chunk that calls itself critical and is none of these
+/// shows nothing to anybody.
+const PNG_KEPT: [&[u8; 4]; 17] = [
+    b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"mDCV", b"cLLI",
+    b"sBIT", b"bKGD", b"pHYs", b"acTL", b"fcTL", b"fdAT",
 ];
 
 fn png_without(picture: &[u8]) -> Result<Vec<u8>, Broken> {
@@ -95,8 +106,9 @@ fn png_without(picture: &[u8]) -> Result<Vec<u8>, Broken> {
     let mut saw_exif = false;
     for chunk in png::chunks(picture) {
         let chunk = chunk?;
-        let is_critical = chunk.kind[0].is_ascii_uppercase();
-        if is_critical || PNG_KEPT.contains(&&chunk.kind) || chunk.kind == *b"fdAT" {
+        if chunk.kind == *b"IEND" {
+            out.extend(png::made(chunk.kind, &[]));
+        } else if PNG_KEPT.contains(&&chunk.kind) {
             out.extend_from_slice(chunk.bytes);
         } else if chunk.kind == *b"eXIf" && !saw_exif {
             saw_exif = true;

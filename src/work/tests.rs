@@ -301,6 +301,26 @@ fn hold_stripped(picture: &[u8], words: usize) -> Vec<u8> {
     stripped
 }
 
+/// What no camera writes, but who wants to say something unseen.
+#[test]
+fn nothing_stays_behind_or_inside_what_must_stay() {
+    let jpeg = encoded(&halves(40, 20), ImageFormat::Jpeg);
+    // Its transform, the last byte that counts, is the usual one: YCbCr.
+    let adobe = b"\xff\xee\0\x14Adobe\0\x64\0\0\0\0\x01secret";
+    let stripped = hold_stripped(&[&jpeg[..2], adobe, &jpeg[2..]].concat(), 1);
+    assert!(memchr::memmem::find(&stripped, b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x01\xff").is_some());
+
+    let png = encoded(&halves(40, 20), ImageFormat::Png);
+    let (pixels, end) = (33, png.len() - 12);
+    let unknown = png::made(*b"abCd", b"secret");
+    hold_stripped(&[&png[..pixels], &unknown, &png[pixels..]].concat(), 1);
+    let critical = png::made(*b"CgBI", b"secret");
+    let stripped = run(&Order::Strip, &[&png[..end], &critical, &png[end..]].concat());
+    assert_eq!(stripped.as_ref(), Ok(&png));
+    let full_end = [&png[..end], &png::made(*b"IEND", b"secret")].concat();
+    assert_eq!(run(&Order::Strip, &full_end).as_ref(), Ok(&png));
+}
+
 #[test]
 fn metadata_is_taken_away_and_no_pixel_changes() {
     let jpeg = with_exif(&encoded(&halves(40, 20), ImageFormat::Jpeg));
