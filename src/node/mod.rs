@@ -184,7 +184,7 @@ pub(crate) enum Done {
     /// All that a client brings for a task is here.
     PayloadHere { task: TaskId, rank: Rank },
     /// The work of a task has ended.
-    Worked { task: TaskId, rank: Rank },
+    Worked { task: TaskId, rank: Rank, answer_bytes: u64 },
     /// A value that a client proposes was verified.
     Proposal { value: crate::model::register::VerifiedRegister, reply: serve::Reply },
 }

@@ -405,7 +405,9 @@ impl EventLoop {
     pub(super) fn on_work(&mut self, done: Done) {
         match done {
             Done::PayloadHere { task, rank } => self.feed_history(history::Event::Received { task, rank }),
-            Done::Worked { task, rank } => self.feed_history(history::Event::Ran { task, rank }),
+            Done::Worked { task, rank, answer_bytes } => {
+                self.feed_history(history::Event::Ran { task, rank, answer_bytes });
+            }
             Done::ClaimsKept { counter } => self.feed_election(election::Event::Kept { counter }),
             _ => {}
         }

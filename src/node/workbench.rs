@@ -178,6 +178,7 @@ impl Workbench {
         });
         let bench = self.clone();
         tokio::spawn(async move {
+            let mut answer_bytes = 0;
             if let Some((payload, held)) = taken {
                 let shared = Arc::clone(&bench.0);
                 let its = held.clone();
@@ -195,9 +196,10 @@ impl Workbench {
                     tracing::error!("a task's work came to no end: {error}");
                     worker::failure(WORKER_FAILED)
                 });
+                answer_bytes = pieces.iter().map(|(_, piece)| piece.len() as u64).sum();
                 bench.finish(&task, rank, pieces);
             }
-            let _ = bench.0.done.send(Done::Worked { task, rank }).await;
+            let _ = bench.0.done.send(Done::Worked { task, rank, answer_bytes }).await;
         });
     }
 

@@ -389,7 +389,7 @@ pub fn task_record(bytes: &[u8]) -> bool {
         Event::Heard { record: record.clone() },
         Event::Reserve { call: call(1), record: record.clone() },
         Event::Received { task, rank },
-        Event::Ran { task, rank },
+        Event::Ran { task, rank, answer_bytes: 7 },
         Event::Office { mine: Some(claim), greatest: Some(rank.claim) },
         workers(&worker),
         Event::Submit { call: call(2), wish: wish.clone() },

@@ -135,6 +135,8 @@ pub enum Event {
         task: TaskId,
         /// Of which assignment.
         rank: Rank,
+        /// How long its answer is.
+        answer_bytes: u64,
     },
     /// A client asks how far its task is.
     Poll {
@@ -335,8 +337,8 @@ impl History {
                     self.run_next(out);
                 }
             }
-            Event::Ran { task, rank } => {
-                if self.places.ran(&task, rank) {
+            Event::Ran { task, rank, answer_bytes } => {
+                if self.places.ran(&task, rank, answer_bytes) {
                     self.say_phase(&task, rank, Phase::Finished, now, out);
                 }
                 self.run_next(out);

@@ -41,7 +41,8 @@ pub(super) struct Places {
 #[derive(Debug)]
 struct Taken {
     rank: Rank,
-    payload_bytes: u64,
+    /// What it holds: the payload, and then the answer.
+    bytes: u64,
     stage: Stage,
     /// When its client was heard of last.
     last_sign: Millis,
@@ -74,7 +75,7 @@ impl Places {
             self.running.iter().filter(|(at, _)| is_stray(at)).map(|(_, bytes)| *bytes).collect();
         // An answer that waits to be taken needs no place any more, only memory.
         let busy = others().filter(|taken| taken.stage != Stage::Done).count() + strays.len();
-        let bytes = others().map(|taken| taken.payload_bytes).sum::<u64>() + strays.iter().sum::<u64>();
+        let bytes = others().map(|taken| taken.bytes).sum::<u64>() + strays.iter().sum::<u64>();
         let kept = others().count();
         if self.is_leaving {
             Verdict::Leaving
@@ -92,12 +93,8 @@ impl Places {
 
     /// Gives the task a place; an earlier assignment of it loses its own.
     pub(super) fn take(&mut self, record: &TaskRecord, now: Millis) {
-        let taken = Taken {
-            rank: record.rank,
-            payload_bytes: record.payload_bytes,
-            stage: Stage::Receiving,
-            last_sign: now,
-        };
+        let taken =
+            Taken { rank: record.rank, bytes: record.payload_bytes, stage: Stage::Receiving, last_sign: now };
         self.taken.insert(record.task, taken);
     }
 
@@ -124,16 +121,16 @@ impl Places {
         });
         let (_, task, taken) = waiting.min_by_key(|(serial, ..)| *serial)?;
         taken.stage = Stage::Running;
-        self.running.insert((task, taken.rank), taken.payload_bytes);
+        self.running.insert((task, taken.rank), taken.bytes);
         Some((task, taken.rank))
     }
 
-    /// The work has ended; whether its answer is still wanted.
-    pub(super) fn ran(&mut self, task: &TaskId, rank: Rank) -> bool {
+    /// The work has ended, with an answer of so many bytes; whether that is still wanted.
+    pub(super) fn ran(&mut self, task: &TaskId, rank: Rank, answer_bytes: u64) -> bool {
         self.running.remove(&(*task, rank));
         match self.taken.get_mut(task).filter(|taken| taken.rank == rank) {
             Some(taken) if taken.stage == Stage::Running => {
-                taken.stage = Stage::Done;
+                (taken.stage, taken.bytes) = (Stage::Done, answer_bytes);
                 true
             }
             _ => false,

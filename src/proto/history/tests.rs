@@ -149,7 +149,11 @@ impl Bench {
     }
 
     fn ran(&mut self, record: &TaskRecord) -> Vec<Action> {
-        self.run(Event::Ran { task: record.task, rank: record.rank })
+        self.ran_with(record, 0)
+    }
+
+    fn ran_with(&mut self, record: &TaskRecord, answer_bytes: u64) -> Vec<Action> {
+        self.run(Event::Ran { task: record.task, rank: record.rank, answer_bytes })
     }
 }
 
@@ -340,6 +344,22 @@ fn places_are_free_again() {
             assert!(actions.contains(&drop_it(&this)), "{name}: {actions:?}");
             assert_eq!((bench.phase(1), bench.place(1)), (Some(phase), None), "{name}");
         }
+    }
+}
+
+#[test]
+fn an_answer_that_waits_to_be_taken_holds_as_much_memory_as_it_is_long() {
+    let most = limits::TASK_PAYLOADS_BYTES_MAX;
+    for (answer_bytes, verdict) in
+        [(0, Verdict::Taken), (most - 8, Verdict::Taken), (most - 7, Verdict::Full)]
+    {
+        let mut bench = Bench::new(2, means(2, 2));
+        let this = TaskRecord { payload_bytes: most / 2, ..record(1, rank(1, 1), 0) };
+        bench.reserve(&this);
+        bench.received(&this);
+        bench.ran_with(&this, answer_bytes);
+        let next = TaskRecord { payload_bytes: 8, ..record(2, rank(1, 1), 0) };
+        assert_eq!(bench.reserve(&next).0, verdict, "{answer_bytes}");
     }
 }
 

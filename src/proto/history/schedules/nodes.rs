@@ -261,7 +261,7 @@ impl World {
             it.answers.insert(task, rank);
             self.checks.produced(task, rank);
         }
-        self.feed(node, Event::Ran { task, rank })
+        self.feed(node, Event::Ran { task, rank, answer_bytes: 0 })
     }
 
     // ---- the machine ----

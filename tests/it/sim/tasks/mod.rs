@@ -373,7 +373,7 @@ impl World {
             tasks.answers.insert(task, rank);
             self.oracle.effects.made(task, rank);
         }
-        self.feed_history(node, history::Event::Ran { task, rank });
+        self.feed_history(node, history::Event::Ran { task, rank, answer_bytes: 0 });
     }
 
     /// Places are bounded, and each is for an assignment that counts.
