@@ -5,7 +5,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -65,24 +65,24 @@ impl Space {
     pub(super) fn take(&self, len: u64, used_bytes: u64) -> Result<Room<'_>, DiskError> {
         let before = self.being_written.fetch_add(len, Ordering::SeqCst);
         let room = Room { space: self, len };
-        let used_bytes = used_bytes + before;
-        if let Some(capacity_bytes) = self.capacity_bytes
-            && used_bytes + len > capacity_bytes
-        {
-            return Err(DiskError::Capacity { used_bytes, capacity_bytes });
-        }
+        self.check_capacity(len, used_bytes + before)?;
         self.take_free(len, self.reserve_bytes)?;
         Ok(room)
     }
 
-    /// Whether there is room for a body; it is not taken.
-    pub(super) fn look(&self, len: u64, used_bytes: u64) -> Result<(), DiskError> {
-        let taken = self.take(len, used_bytes).map(drop);
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.is_ok() {
-            free.taken_bytes = free.taken_bytes.saturating_sub(len);
+    fn check_capacity(&self, len: u64, used_bytes: u64) -> Result<(), DiskError> {
+        match self.capacity_bytes {
+            Some(capacity_bytes) if used_bytes + len > capacity_bytes => {
+                Err(DiskError::Capacity { used_bytes, capacity_bytes })
+            }
+            _ => Ok(()),
         }
-        taken
+    }
+
+    /// Whether there is room for a body. It is not taken, not for a moment: others may find it meanwhile.
+    pub(super) fn look(&self, len: u64, used_bytes: u64) -> Result<(), DiskError> {
+        self.check_capacity(len, used_bytes + self.being_written.load(Ordering::SeqCst))?;
+        self.find_free(len, self.reserve_bytes).map(drop)
     }
 
     /// Takes room for a transaction, or says that there is none before it is begun.
@@ -92,6 +92,12 @@ impl Space {
     }
 
     fn take_free(&self, len: u64, reserve_bytes: u64) -> Result<(), DiskError> {
+        self.find_free(len, reserve_bytes)?.taken_bytes += len;
+        Ok(())
+    }
+
+    /// What is free, which is so much.
+    fn find_free(&self, len: u64, reserve_bytes: u64) -> Result<MutexGuard<'_, Free>, DiskError> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let is_fresh = free.asked.is_some_and(|asked| {
             asked.elapsed() < Duration::from(limits::FREE_SPACE_MAX_AGE)
@@ -104,8 +110,7 @@ impl Space {
         if free_bytes < reserve_bytes.saturating_add(len) {
             return Err(DiskError::Full { free_bytes, reserve_bytes });
         }
-        free.taken_bytes += len;
-        Ok(())
+        Ok(free)
     }
 
     fn ask(&self, free: &mut Free) -> Result<(), DiskError> {

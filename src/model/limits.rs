@@ -266,6 +266,9 @@ pub const REPAIR_EVERY: Millis = Millis(600_000);
 /// While some object wants a single copy, a write is followed by a new count so soon: `status` must not lag
 /// far behind, and a count looks through all slots.
 pub const RECOUNT_AFTER: Millis = Millis(15_000);
+/// A run of repair that is due so long after the last that looked at all looks at all, too, so that none is
+/// further from the next than [`REPAIR_EVERY`].
+pub const REPAIR_LOOKS_AGAIN: Millis = Millis(REPAIR_EVERY.0 / 4);
 /// Bodies that repair fetches at once.
 pub const REPAIR_FETCHES_MAX: usize = 8;
 /// Copies that could not be made and are offered again: those of 16 GB to one machine, in about 2 MiB.

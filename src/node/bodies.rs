@@ -492,8 +492,8 @@ impl Bodies {
         if matches!(self.0.disk.has_body(id).await, Ok(true)) {
             return false;
         }
-        let len = self.refused().len_of(&id);
-        len.is_none_or(|len| self.0.disk.room_for(len).is_ok())
+        let wanted = self.refused().room_wanted(&id);
+        wanted.is_none_or(|len| self.0.disk.room_for(len).is_ok())
     }
 
     /// Fetches a body's bytes from here or from any member.

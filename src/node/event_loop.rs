@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{
     Done, NodeConfig, NodeError, Notice, OnNotice,
-    bodies::{Bodies, NodeCounters},
+    bodies::{Bodies, NodeCounters, RunGuard},
     crew::Crew,
     events::Events,
     load::Sampler,
@@ -71,7 +71,7 @@ pub(super) enum Call {
     /// Repair found an agreed value.
     LateAccept { object: ObjectId, accepted: chunkpaxos::Accepted },
     /// A repair run has ended.
-    RepairDone { lacking: u64, single_copy: u64, took: Millis, seen: Seen },
+    RepairDone { lacking: u64, single_copy: u64, took: Millis, seen: Seen, running: RunGuard },
 }
 
 /// All that a started node is made of.

@@ -201,7 +201,8 @@ impl EventLoop {
         if matches!(fact, Fact::Dead(_)) {
             self.on_member_dead(peer);
         }
-        if matches!(fact, Fact::Alive(_) | Fact::Back(_)) {
+        // Who is here may lack something, and so may others of what they were to get from who is dead.
+        if !matches!(fact, Fact::Suspect(_)) {
             self.repair_soon();
         }
     }
@@ -305,13 +306,14 @@ impl EventLoop {
             Call::LateAccept { object, accepted } => {
                 self.feed_paxos(chunkpaxos::Event::LateAccept { object, accepted });
             }
-            Call::RepairDone { lacking, single_copy, took, seen } => {
+            Call::RepairDone { lacking, single_copy, took, seen, running } => {
                 self.repair.not_before = self.now() + repair::rest_after(took);
                 self.repair.single_copy = Some(single_copy);
                 // A member that came back meanwhile was perhaps not looked at: nothing is known then.
                 self.repair.lacking = (!self.repair.runs.is_outdated()).then_some(lacking);
-                let pause = self.repair.runs.ended(lacking == 0, seen);
+                let pause = self.repair.runs.ended(self.now(), lacking == 0, seen);
                 self.timers.arm_no_later(TimerKey::Repair, self.now() + pause);
+                drop(running);
             }
         }
     }
@@ -443,6 +445,8 @@ impl EventLoop {
                 }
                 if hello.kind == Kind::Member && self.is_member(&peer) {
                     self.keep_marks_of_members();
+                    // It may have been restarted so soon that it was never gone.
+                    self.repair_soon();
                 }
             }
             net::Event::RolledBack { peer, .. } => self.on_rolled_back(peer),
@@ -561,6 +565,7 @@ impl EventLoop {
             self.timers.arm(TimerKey::Repair, self.now() + limits::REPAIR_RETRY);
             return;
         };
+        let seen = self.repair.runs.begin(self.now());
         let views = HashSlot::all().map(|slot| (slot, cluster.paxos.view(slot)));
         let mine = views.filter(|(_, view)| view.keepers.holds(&self.me));
         let run = repair::Repair {
@@ -571,7 +576,7 @@ impl EventLoop {
             net: self.handle.clone(),
             calls: self.calls_in.clone(),
             bodies: self.bodies.clone(),
-            seen: self.repair.runs.begin(),
+            seen,
             running,
         };
         self.timers.arm(TimerKey::Repair, self.now() + limits::REPAIR_EVERY);

@@ -1,7 +1,7 @@
 //! Bodies that this disk had no room for, and how long they are: nobody fetches one again to see it refused
 //! once more, for as long as it is still too long.
 //!
-//! It is a memory, and decides nothing: what it has forgotten is fetched once more.
+//! It is a memory, and decides nothing.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +16,9 @@ pub(super) struct Refused {
 impl Refused {
     /// There was no room for it.
     pub(super) fn note(&mut self, id: BodyId, len: u64) {
-        if self.lens.len() >= limits::REPAIR_WANTED_MAX {
-            self.lens.clear();
+        if self.lens.len() < limits::REPAIR_WANTED_MAX {
+            self.lens.insert(id, len);
         }
-        self.lens.insert(id, len);
     }
 
     /// It is here.
@@ -27,9 +26,11 @@ impl Refused {
         self.lens.remove(id);
     }
 
-    /// How long it is, in bytes; none if it was not refused.
-    pub(super) fn len_of(&self, id: &BodyId) -> Option<u64> {
-        self.lens.get(id).copied()
+    /// How many bytes there must be room for before it is fetched; none if it was not refused. Of what is not
+    /// remembered, once that is much, it is the most.
+    pub(super) fn room_wanted(&self, id: &BodyId) -> Option<u64> {
+        let is_full = self.lens.len() >= limits::REPAIR_WANTED_MAX;
+        self.lens.get(id).copied().or(is_full.then_some(limits::BODY_BYTES_MAX as u64))
     }
 }
 
@@ -49,12 +50,14 @@ mod tests {
         refused.note(body(0), 7);
         refused.note(body(1), 8);
         refused.is_here(&body(1));
-        assert_eq!((refused.len_of(&body(0)), refused.len_of(&body(1))), (Some(7), None));
-        for n in 2..=limits::REPAIR_WANTED_MAX {
+        assert_eq!((refused.room_wanted(&body(0)), refused.room_wanted(&body(1))), (Some(7), None));
+        for n in 2..limits::REPAIR_WANTED_MAX + 9 {
             refused.note(body(n), 9);
         }
         assert_eq!(refused.lens.len(), limits::REPAIR_WANTED_MAX);
-        refused.note(body(1), 8);
-        assert_eq!((refused.len_of(&body(0)), refused.len_of(&body(1))), (None, Some(8)));
+        let most = limits::BODY_BYTES_MAX as u64;
+        assert_eq!((refused.room_wanted(&body(0)), refused.room_wanted(&body(1))), (Some(7), Some(most)));
+        refused.is_here(&body(0));
+        assert_eq!(refused.room_wanted(&body(1)), None);
     }
 }

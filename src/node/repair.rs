@@ -94,11 +94,12 @@ impl Repair {
         }
         self.push(&mut found, 1).await;
         self.tell_those_behind(&found).await;
-        drop(self.running);
         let took = Millis(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         let Found { lacking, single_copy, manifests, seen, .. } = found;
         tracing::debug!(lacking, manifests = manifests.len(), took_ms = took.0, "a run of repair has ended");
-        let _ = self.calls.send(Call::RepairDone { lacking, single_copy, took, seen }).await;
+        // The next run begins when the loop knows what came of this one.
+        let running = self.running;
+        let _ = self.calls.send(Call::RepairDone { lacking, single_copy, took, seen, running }).await;
     }
 
     /// A member whose write was refused or whose messages were lost does not know that it lacks something.

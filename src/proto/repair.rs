@@ -77,8 +77,10 @@ pub struct SlotDigest([u8; 32]);
 pub fn digest<'a>(held: impl IntoIterator<Item = (PeerId, &'a SlotRecords)>) -> SlotDigest {
     let mut hasher = blake3::Hasher::new();
     for (peer, records) in held {
+        // Who holds nothing was read, too.
+        hasher.update(&peer.to_bytes()).update(&(records.len() as u64).to_le_bytes());
         for (object, (ballot, _)) in records {
-            hasher.update(&peer.to_bytes()).update(&object.0);
+            hasher.update(&object.0);
             for number in [ballot.epoch.0, ballot.counter, u64::from(ballot.node.0), ballot.boot] {
                 hasher.update(&number.to_le_bytes());
             }
@@ -111,19 +113,30 @@ impl Seen {
 /// Who dies forgets what it was to pass on, and no run sees that as long as its object is not agreed on,
 /// which may take as long as a large picture takes to come. So runs follow that are ever further apart: a
 /// copy is missed for about as long as its put went on after that, up to [`limits::REPAIR_EVERY`]. They look
-/// at the slots that have changed since. The first after something happened or lacked, and the one each
-/// [`limits::REPAIR_EVERY`], look at all.
+/// at the slots that have changed since. The first after something happened or lacked looks at all, and so
+/// does one in each [`limits::REPAIR_EVERY`].
 #[derive(Debug)]
 pub struct Runs {
+    /// From one whole run to the next that nothing else calls for.
     pause: Millis,
+    /// When that one is due. Others that come before it change nothing about it.
+    due_at: Millis,
     seen: Seen,
+    /// When the last run began that looks at all.
+    full_at: Millis,
     is_outdated: bool,
 }
 
 impl Default for Runs {
     /// As after a start: what was under way before it is not known.
     fn default() -> Self {
-        Self { pause: limits::REPAIR_RETRY, seen: Seen::default(), is_outdated: false }
+        Self {
+            pause: limits::REPAIR_RETRY,
+            due_at: Millis(0),
+            seen: Seen::default(),
+            full_at: Millis(0),
+            is_outdated: false,
+        }
     }
 }
 
@@ -139,23 +152,29 @@ impl Runs {
     }
 
     /// A run begins: what it need not look at.
-    pub fn begin(&mut self) -> Seen {
+    pub fn begin(&mut self, now: Millis) -> Seen {
         self.is_outdated = false;
-        std::mem::take(&mut self.seen)
+        let seen = std::mem::take(&mut self.seen);
+        if !seen.slots.is_empty() && now.since(self.full_at) < limits::REPAIR_LOOKS_AGAIN {
+            return seen;
+        }
+        self.full_at = now;
+        Seen::default()
     }
 
     /// A run has ended, `is_whole` = without finding that something lacks. The answer is the pause before the
     /// next.
-    pub fn ended(&mut self, is_whole: bool, seen: Seen) -> Millis {
+    pub fn ended(&mut self, now: Millis, is_whole: bool, seen: Seen) -> Millis {
         if !is_whole || self.is_outdated {
+            self.seen = Seen::default();
             return limits::REPAIR_RETRY;
         }
-        let pause = self.pause;
-        self.pause = (pause + pause).min(limits::REPAIR_EVERY);
-        if pause < limits::REPAIR_EVERY {
-            self.seen = seen;
+        if self.due_at <= now {
+            self.due_at = now + self.pause;
+            self.pause = (self.pause + self.pause).min(limits::REPAIR_EVERY);
         }
-        pause
+        self.seen = seen;
+        self.due_at.min(self.full_at + limits::REPAIR_EVERY).since(now)
     }
 }
 
@@ -227,30 +246,86 @@ mod tests {
         assert_eq!((of(1), of(2), of(3)), (Next::Settle, Next::Keep, Next::Keep));
     }
 
-    /// Ends so many runs, whole ones; the pauses after them in seconds.
-    fn pauses(runs: &mut Runs, count: usize) -> Vec<u64> {
-        let mut one = || {
-            let _ = runs.begin();
-            runs.ended(true, Seen::default()).0 / 1000
-        };
-        (0..count).map(|_| one()).collect()
+    const SLOT: HashSlot = HashSlot(7);
+
+    /// What a run sees that finds this counter in the slot.
+    fn seen(counter: u64) -> Seen {
+        let mut seen = Seen::default();
+        seen.note(SLOT, held(counter), 2);
+        seen
+    }
+
+    /// Runs on their own clock: each takes no time.
+    #[derive(Default)]
+    struct Bench {
+        runs: Runs,
+        now: Millis,
+    }
+
+    impl Bench {
+        /// One run, which nothing happens during; whether it looks at all, and the pause after it in seconds.
+        fn run(&mut self, is_whole: bool) -> (bool, u64) {
+            let is_full = self.runs.begin(self.now).if_unchanged(SLOT, held(1)) != Some(2);
+            (is_full, self.runs.ended(self.now, is_whole, seen(1)).0 / 1000)
+        }
+
+        /// So many whole runs, each when it is due: the pauses after them, and which of them look at all.
+        fn whole(&mut self, count: usize) -> (Vec<u64>, Vec<bool>) {
+            let mut one = || {
+                let (is_full, pause) = self.run(true);
+                self.wait(pause);
+                (pause, is_full)
+            };
+            (0..count).map(|_| one()).unzip()
+        }
+
+        fn wait(&mut self, seconds: u64) {
+            self.now = self.now + Millis(seconds * 1000);
+        }
     }
 
     #[test]
     fn what_happened_is_looked_at_again_and_again_ever_later_and_what_lacks_is_soon() {
-        let mut runs = Runs::default();
-        assert_eq!(pauses(&mut runs, 10), [3, 6, 12, 24, 48, 96, 192, 384, 600, 600]);
-        assert_eq!(runs.ended(false, Seen::default()), limits::REPAIR_RETRY);
-        assert_eq!(pauses(&mut runs, 1), [600], "what was lacking is there: nothing else has happened");
-        runs.quicken();
-        assert_eq!(pauses(&mut runs, 2), [3, 6]);
-        assert_eq!(runs.ended(false, Seen::default()), limits::REPAIR_RETRY);
-        assert_eq!(pauses(&mut runs, 1), [12]);
-        let _ = runs.begin();
-        runs.quicken();
-        assert!(runs.is_outdated());
-        assert_eq!(runs.ended(true, Seen::default()), limits::REPAIR_RETRY, "it came too late for that run");
-        assert_eq!(pauses(&mut runs, 2), [3, 6]);
+        let mut bench = Bench::default();
+        let (pauses, are_full) = bench.whole(10);
+        assert_eq!(pauses, [3, 6, 12, 24, 48, 96, 192, 384, 600, 600]);
+        let full = [true, false, false, false, false, false, true, true, true, true];
+        assert_eq!(are_full, full, "no longer than ten minutes apart");
+        assert_eq!(bench.run(false), (true, 3));
+        bench.wait(3);
+        assert_eq!(bench.run(true), (true, 600), "what was lacking is there: nothing else has happened");
+        bench.runs.quicken();
+        assert_eq!(bench.whole(2), (vec![3, 6], vec![true, false]));
+        assert_eq!(bench.run(false), (false, 3));
+        bench.wait(3);
+        assert_eq!(bench.whole(2), (vec![12, 24], vec![true, false]));
+        let _ = bench.runs.begin(bench.now);
+        bench.runs.quicken();
+        assert!(bench.runs.is_outdated());
+        assert_eq!(bench.runs.ended(bench.now, true, seen(1)), limits::REPAIR_RETRY, "it came too late");
+        bench.wait(3);
+        assert_eq!(bench.whole(2), (vec![3, 6], vec![true, false]));
+    }
+
+    #[test]
+    fn runs_that_something_else_calls_for_leave_the_others_where_they_were() {
+        let mut bench = Bench::default();
+        bench.whole(4);
+        assert_eq!(bench.run(true).1, 48);
+        for left in (0..48).rev() {
+            bench.wait(1);
+            let pause = bench.run(true).1;
+            assert_eq!(pause, if left == 0 { 96 } else { left });
+        }
+        // Of those that are called for every ten seconds few look at all, and never none for ten minutes.
+        let full = (0..600).filter(|_| {
+            bench.wait(10);
+            bench.run(true).0
+        });
+        let full = full.count();
+        assert!((10..=40).contains(&full), "{full} of 600");
+        let (pause, at) = (bench.run(true).1, bench.now);
+        assert!((bench.runs.full_at + limits::REPAIR_EVERY).since(at).0 / 1000 >= pause);
     }
 
     fn records(held: &[(ObjectId, Ballot)]) -> SlotRecords {
@@ -265,31 +340,23 @@ mod tests {
 
     #[test]
     fn only_a_whole_run_after_which_nothing_happened_spares_the_next_what_has_not_changed() {
-        let slot = HashSlot::of(&ObjectId([1; 32]));
-        let mut seen = Seen::default();
-        seen.note(slot, held(7), 2);
-        let knows = |runs: &mut Runs| runs.begin().if_unchanged(slot, held(7)) == Some(2);
+        let now = Millis(5);
+        let knows = |runs: &mut Runs| runs.begin(now).if_unchanged(SLOT, held(7)) == Some(2);
         let mut runs = Runs::default();
         assert!(!knows(&mut runs), "the first run looks at all");
-        runs.ended(true, seen.clone());
-        let next = runs.begin();
-        assert_eq!((next.if_unchanged(slot, held(7)), next.if_unchanged(slot, held(8))), (Some(2), None));
+        runs.ended(now, true, seen(7));
+        let next = runs.begin(now);
+        assert_eq!((next.if_unchanged(SLOT, held(7)), next.if_unchanged(SLOT, held(8))), (Some(2), None));
         assert!(!knows(&mut runs), "that run did not end");
-        runs.ended(false, seen.clone());
+        runs.ended(now, true, seen(7));
+        runs.ended(now, false, seen(7));
         assert!(!knows(&mut runs), "something lacked");
-        runs.ended(true, seen.clone());
+        runs.ended(now, true, seen(7));
         runs.quicken();
         assert!(!knows(&mut runs), "something happened");
         runs.quicken();
-        runs.ended(true, seen.clone());
+        runs.ended(now, true, seen(7));
         assert!(!knows(&mut runs), "something happened while it ran");
-        let often = (0..20).map(|_| {
-            runs.ended(true, seen.clone());
-            knows(&mut runs)
-        });
-        let often: Vec<bool> = often.collect();
-        assert_eq!(often.iter().filter(|knows| **knows).count(), 8, "{often:?}");
-        assert!(!often[8..].contains(&true), "those of every ten minutes look at all");
     }
 
     #[test]
@@ -301,8 +368,10 @@ mod tests {
         let other_boot = Ballot { boot: 9, ..ballots[0] };
         let one = |ballot| vec![(objects[0], ballot)];
         let held = [
+            vec![],
             vec![(peers[0], vec![])],
             vec![(peers[0], one(ballots[0]))],
+            vec![(peers[0], one(ballots[0])), (peers[1], vec![])],
             vec![(peers[1], one(ballots[0]))],
             vec![(peers[0], vec![(objects[1], ballots[0])])],
             vec![(peers[0], one(ballots[1]))],

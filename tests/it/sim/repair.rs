@@ -74,7 +74,7 @@ impl World {
             checking: 0,
             behind: BTreeSet::new(),
             lacking: 0,
-            seen: running.repairs.begin(),
+            seen: running.repairs.begin(clock),
             seen_now: Seen::default(),
         });
         self.tally.repairs += 1;
@@ -294,13 +294,14 @@ impl World {
     }
 
     fn repair_ended(&mut self, node: usize) {
+        let clock = self.clock(node);
         let Some(running) = &mut self.nodes[node].running else { return };
         let Some(run) = running.repair.take() else { return };
-        let pause = running.repairs.ended(run.lacking == 0, run.seen_now);
+        let pause = running.repairs.ended(clock, run.lacking == 0, run.seen_now);
         for peer in run.behind {
             self.ask_peer(node, peer, &Request::Behind, Asked::Other, limits::RPC_TIMEOUT);
         }
-        self.arm_no_later(node, TimerKey::Repair, self.clock(node) + pause);
+        self.arm_no_later(node, TimerKey::Repair, clock + pause);
     }
 }
 

@@ -583,7 +583,10 @@ impl World {
             Action::Publicise(membership::Fact::Back(_) | membership::Fact::Alive(_)) => {
                 self.repair_soon(node)
             }
-            Action::Publicise(membership::Fact::Dead(peer)) => self.member_is_dead(node, peer),
+            Action::Publicise(membership::Fact::Dead(peer)) => {
+                self.member_is_dead(node, peer);
+                self.repair_soon(node);
+            }
             Action::Publicise(_) => {}
         }
     }
