@@ -110,7 +110,7 @@ async fn run(cli: Cli, output: &Output) -> Outcome {
         Some(Command::Shell(args)) => shell::run(args, &context).await,
         command => tokio::select! {
             biased;
-            () = signals::interrupted() => {
+            _ = signals::interrupted() => {
                 problem::interrupted(command.map_or(Leaves::Nothing, Command::leaves))
             }
             outcome = dispatch(command, &context) => outcome,

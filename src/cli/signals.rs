@@ -3,11 +3,27 @@
 //! A process that was started to outlive its terminal, as by `nohup`, never has its SIGHUP taken: a handler
 //! would undo what its user asked for.
 
-/// Ctrl-C, or on Unix a SIGTERM or the end of the terminal: whoever has started processes, or has work done
-/// elsewhere, must end that then, too.
-pub async fn interrupted() {
+/// Who wants an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interruption {
+    /// A person at the terminal, of what is being done.
+    CtrlC,
+    /// Somebody else, of the process.
+    Told,
+}
+
+/// Ctrl-C, or as [`told_to_end`]: whoever has started processes, or has work done elsewhere, must end that
+/// then, too.
+pub async fn interrupted() -> Interruption {
     tokio::select! {
-        () = signalled(tokio::signal::ctrl_c()) => {}
+        () = signalled(tokio::signal::ctrl_c()) => Interruption::CtrlC,
+        () = told_to_end() => Interruption::Told,
+    }
+}
+
+/// On Unix a SIGTERM, or the end of the terminal.
+pub async fn told_to_end() {
+    tokio::select! {
         () = terminated() => {}
         () = hung_up() => {}
     }

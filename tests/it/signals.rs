@@ -1,12 +1,18 @@
-//! The end of a terminal: it ends a command and a node in order, unless they were started to outlive it.
+//! The end of a terminal, and SIGTERM: they end a command, a shell and a node in order, unless these were
+//! started to outlive it.
 //!
 //! Whatever runs the tests may ignore SIGHUP itself, and its children with it; so it is set by env(1).
 
 #![cfg(target_os = "linux")]
 
 use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{BufReader, Read},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -89,4 +95,67 @@ fn a_task_whose_terminal_goes_is_cancelled() {
     let tasks = objects(&cluster.ok(&["history", "--json"]));
     assert!(tasks.len() == 1 && tasks[0]["phase"] == "cancelled", "{tasks:?}");
     no_task_is_in_hand(&cluster);
+}
+
+/// A terminal, and the end of it that a program sees.
+fn terminal() -> (File, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let typing = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&typing).and_then(|()| unlockpt(&typing)).expect("granted");
+    let name = ptsname(&typing, Vec::new()).expect("a name");
+    let seen = File::options().read(true).write(true).open(OsStr::from_bytes(name.as_bytes()));
+    (typing.into(), seen.expect("opened"))
+}
+
+/// Waits until these words are shown; all that was.
+fn shown_until(typing: File, words: &str) -> String {
+    let (shown, to_see) = mpsc::sync_channel(64);
+    // It ends with the terminal.
+    std::thread::spawn(move || {
+        for byte in BufReader::new(typing).bytes().map_while(Result::ok) {
+            if shown.send(byte).is_err() {
+                return;
+            }
+        }
+    });
+    let mut all = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while !String::from_utf8_lossy(&all).contains(words) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let byte = to_see.recv_timeout(left);
+        all.push(byte.unwrap_or_else(|_| panic!("{words} is not shown: {}", String::from_utf8_lossy(&all))));
+    }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+#[test]
+fn a_shell_that_waits_at_its_prompt_ends_by_a_signal_and_leaves_the_terminal_as_it_was() {
+    if !is_possible() {
+        return;
+    }
+    let cluster = Cluster::start(1);
+    for name in ["TERM", "HUP"] {
+        let (typing, seen) = terminal();
+        let modes = || rustix::termios::tcgetattr(&seen).expect("a terminal").local_modes;
+        let before = modes();
+        let shell = cluster.command(&["shell"]);
+        let mut command = Command::new("env");
+        command.arg(HEEDED).arg(shell.get_program()).args(shell.get_args());
+        let end = || seen.try_clone().expect("another");
+        let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("it runs");
+        let shown = shown_until(typing.try_clone().expect("another"), "me> ");
+        let editing = modes();
+        send(child.id(), name);
+        let began = Instant::now();
+        let ended = loop {
+            match child.try_wait().expect("it is a child") {
+                None if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(20)),
+                ended => break ended,
+            }
+        };
+        let _ = child.kill();
+        assert_eq!(ended.and_then(|status| status.code()), Some(130), "{name}: {shown}");
+        assert_ne!(before, editing, "it edits lines itself");
+        assert_eq!(before, modes(), "{name}");
+    }
 }

@@ -54,7 +54,7 @@ pub async fn run(args: &Args, context: &Context) -> Outcome {
     let story = story::run(&options, &say);
     let report = tokio::select! {
         report = story => report,
-        () = super::signals::interrupted() => return Ok(Exit::Interrupted),
+        _ = super::signals::interrupted() => return Ok(Exit::Interrupted),
     };
     let report = report.map_err(|error| match error.downcast::<Problem>() {
         Ok(problem) => problem,

@@ -63,6 +63,40 @@ pub(super) enum Typed {
 pub(super) struct Prompt {
     go: std_mpsc::SyncSender<Vec<String>>,
     typed: mpsc::Receiver<Typed>,
+    _terminal: Terminal,
+}
+
+/// The terminal as it was found. It is left so also when the shell ends while the editor waits for a key.
+#[cfg(unix)]
+struct Terminal(Option<rustix::termios::Termios>);
+
+#[cfg(unix)]
+impl Terminal {
+    fn found() -> Self {
+        Self(rustix::termios::tcgetattr(std::io::stdin()).ok())
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        use rustix::termios::{OptionalActions, tcsetattr};
+        if let Some(found) = &self.0 {
+            // One that is gone needs nothing.
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, found);
+        }
+    }
+}
+
+/// Elsewhere the system gives it back as it was.
+#[cfg(not(unix))]
+struct Terminal;
+
+#[cfg(not(unix))]
+impl Terminal {
+    fn found() -> Self {
+        Self
+    }
 }
 
 impl Prompt {
@@ -70,10 +104,11 @@ impl Prompt {
     pub(super) fn start(prompt: String, history: PathBuf) -> std::io::Result<Self> {
         let (go, asked) = std_mpsc::sync_channel(1);
         let (answer, typed) = mpsc::channel(1);
+        let terminal = Terminal::found();
         thread::Builder::new()
             .name("prompt".into())
             .spawn(move || run(&prompt, &history, &asked, &answer))?;
-        Ok(Self { go, typed })
+        Ok(Self { go, typed, _terminal: terminal })
     }
 
     /// Reads a line; `objects` are completed after commands that take them.

@@ -23,7 +23,7 @@ use super::{
     dispatch, election, get, hide, ls,
     problem::{self, Halt, Leaves, Outcome, usage, worse},
     put, reveal, rm,
-    signals::interrupted,
+    signals::{Interruption, interrupted, told_to_end},
     stat, status, stego, strip, tasks, thumbnail, undelete, verify, where_is,
 };
 use crate::api::Exit;
@@ -121,18 +121,18 @@ impl Line {
 enum Done {
     Quit,
     Ended(Outcome),
-    /// By Ctrl-C.
-    Interrupted(Outcome),
+    /// By whom.
+    Interrupted(Interruption, Outcome),
 }
 
-/// Runs the shell until `quit`, the end of its input, or, on a pipe, Ctrl-C.
+/// Runs the shell until `quit`, the end of its input, a signal to end, or, on a pipe, Ctrl-C.
 ///
 /// # Errors
 /// No vault, no user; the terminal.
 pub async fn run(args: &Args, context: &Context) -> Outcome {
     let ready = tokio::select! {
         biased;
-        () = interrupted() => return problem::interrupted(Leaves::Nothing),
+        _ = interrupted() => return problem::interrupted(Leaves::Nothing),
         ready = context.vault_and_user() => ready,
     };
     let (_, user) = ready?;
@@ -151,13 +151,13 @@ async fn script(args: &Args, context: &Context) -> Outcome {
     loop {
         let line = tokio::select! {
             biased;
-            () = interrupted() => return problem::interrupted(Leaves::Nothing),
+            _ = interrupted() => return problem::interrupted(Leaves::Nothing),
             line = lines.next() => line?,
         };
         let Some(line) = line else { return Ok(worst) };
         match execute(&line, from_pipe, context).await {
             Done::Quit => return Ok(worst),
-            Done::Interrupted(outcome) => return outcome,
+            Done::Interrupted(_, outcome) => return outcome,
             Done::Ended(Ok(exit)) => worst = worse(worst, exit),
             Done::Ended(Err(Halt::Problem(problem))) => {
                 context.output.problem(&problem);
@@ -174,7 +174,12 @@ async fn at_terminal(user: &str, context: &Context) -> Outcome {
     let mut prompt = Prompt::start(format!("{user}> "), history)?;
     let mut objects = names(context).await.unwrap_or_default();
     loop {
-        let line = match prompt.read(&objects).await {
+        let typed = tokio::select! {
+            biased;
+            () = told_to_end() => return problem::interrupted(Leaves::Nothing),
+            typed = prompt.read(&objects) => typed,
+        };
+        let line = match typed {
             Typed::Line(line) => line,
             Typed::Interrupted => continue,
             Typed::End => return Ok(Exit::Done),
@@ -185,11 +190,12 @@ async fn at_terminal(user: &str, context: &Context) -> Outcome {
         };
         match execute(&line, false, context).await {
             Done::Quit => return Ok(Exit::Done),
-            Done::Ended(Ok(_)) | Done::Interrupted(Ok(_)) => {}
-            Done::Ended(Err(Halt::Problem(problem))) | Done::Interrupted(Err(Halt::Problem(problem))) => {
+            Done::Interrupted(Interruption::Told, outcome) => return outcome,
+            Done::Ended(Ok(_)) | Done::Interrupted(_, Ok(_)) => {}
+            Done::Ended(Err(Halt::Problem(problem))) | Done::Interrupted(_, Err(Halt::Problem(problem))) => {
                 context.output.problem(&problem);
             }
-            Done::Ended(Err(halt)) | Done::Interrupted(Err(halt)) => return Err(halt),
+            Done::Ended(Err(halt)) | Done::Interrupted(_, Err(halt)) => return Err(halt),
         }
         if changes_names(&line) {
             objects = names(context).await.unwrap_or(objects);
@@ -224,9 +230,9 @@ async fn execute(line: &str, stdin_has_lines: bool, context: &Context) -> Done {
     }
     tokio::select! {
         biased;
-        () = interrupted() => {
+        by = interrupted() => {
             context.cancel_tasks().await;
-            Done::Interrupted(problem::interrupted(command.leaves()))
+            Done::Interrupted(by, problem::interrupted(command.leaves()))
         }
         outcome = dispatch(Some(&command), context) => Done::Ended(outcome),
     }
