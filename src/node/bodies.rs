@@ -372,6 +372,11 @@ impl Bodies {
         self.0.missed.swap(false, Ordering::Relaxed)
     }
 
+    /// As [`Bodies::take_missed`], which will say it again.
+    pub(super) fn has_missed(&self) -> bool {
+        self.0.missed.load(Ordering::Relaxed)
+    }
+
     /// Whether a manifest that wants a single copy came in since this was last asked.
     pub(super) fn take_single(&self) -> bool {
         self.0.single.swap(false, Ordering::Relaxed)
@@ -443,10 +448,10 @@ impl Bodies {
                     BodyState::Bad
                 }
             }
-            Ok(BodyCheck::Missing) if self.belongs_here(&id, copies) && self.fetch(id).await => {
-                BodyState::Restored
+            Ok(BodyCheck::Missing) => {
+                let may_come = self.belongs_here(&id, copies) && self.is_worth_fetching(id).await;
+                if may_come && self.fetch(id).await { BodyState::Restored } else { BodyState::Missing }
             }
-            Ok(BodyCheck::Missing) => BodyState::Missing,
             Err(error) => {
                 tracing::warn!("checking {id}: {error}");
                 BodyState::Bad
@@ -475,9 +480,12 @@ impl Bodies {
             Ok(_) => self.refused().is_here(&id),
             Err(error) => {
                 if error.is_full() {
+                    // That it takes no more it says once, for all of them.
                     self.refused().note(id, len);
+                    tracing::debug!("a fetched body was not stored: {error}");
+                } else {
+                    tracing::warn!("a fetched body was not stored: {error}");
                 }
-                tracing::warn!("a fetched body was not stored: {error}");
             }
         }
         stored.is_ok()

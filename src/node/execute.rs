@@ -9,7 +9,7 @@ use super::{
     timers::TimerKey,
 };
 use crate::{
-    disk::{MetaKey, WriteBatch, crash_point},
+    disk::{DiskError, MetaKey, WriteBatch, crash_point},
     model::{ObjectId, PeerId, hello::KnownPeer, limits, member::Epoch, rpc::Request, slots::HashSlot},
     net::{RequestNumber, Topic},
     proto::{
@@ -178,6 +178,10 @@ impl EventLoop {
     /// Says once that the disk is full, and once that it is not any more.
     pub(super) fn look_at_space(&mut self) {
         let full = self.disk.room().err();
+        if matches!(full, Some(DiskError::Capacity { .. })) && self.disk.used_bytes().is_none() {
+            // How much of it is used is still being counted.
+            return;
+        }
         let was = self.warnings.get("disk");
         match (full, was) {
             (Some(error), None) => {

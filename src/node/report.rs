@@ -22,6 +22,8 @@ impl EventLoop {
     /// The status as this node sees it; what it cannot know is absent.
     pub(super) fn status(&self) -> StatusInfo {
         let ready = matches!(self.founding_status, founding::Status::Ready(_));
+        // A copy that could not be made just now was not there for the last run of repair to see.
+        let known = self.repair.lacking.filter(|_| !self.bodies.has_missed());
         StatusInfo {
             peer: self.me,
             software: env!("CARGO_PKG_VERSION").to_owned(),
@@ -31,7 +33,7 @@ impl EventLoop {
             waiting: if ready { String::new() } else { self.founding_status.sentence() },
             nodes: self.nodes(),
             epoch: u64::from(self.cluster.is_some()),
-            under_repair: self.repair.lacking.map(|lacking| lacking.max(self.bodies.wanted_count())),
+            under_repair: known.map(|lacking| lacking.max(self.bodies.wanted_count())),
             clients: self.gate.connected(Kind::Client) as u64,
             refused: self.gate.refused_total(),
             foreign: self.foreign.values().cloned().collect(),

@@ -102,6 +102,22 @@ fn a_node_without_room_is_passed_over_and_says_so() {
     assert!((0..5).any(fetches_no_more), "{} fetches", fetched_for_nothing(&cluster));
 }
 
+#[test]
+fn what_only_one_machine_has_is_never_called_safe() {
+    let mut cluster = Cluster::prepare(3);
+    for full in 1..3 {
+        cluster.nodes.all[full].envs.push(("TINTYPE_NODE_RESERVE".into(), "1000000 TB".into()));
+    }
+    cluster.nodes.start_all().expect("full nodes start too");
+    wait_for("a vault that is known to be whole", PATIENCE, || status_at(&cluster, 0)["under_repair"] == 0);
+    let said = put(&cluster, "a.bin", &noise(9, 1_300_000));
+    assert_eq!(said["survives"], 0, "{said}");
+    for _ in 0..20 {
+        let status = status_at(&cluster, 0);
+        assert!(status["under_repair"] != 0 && status["healthy"] == false, "{status}");
+    }
+}
+
 /// Waits until another node has ended so many runs of repair more.
 fn wait_for_runs(cluster: &Cluster, more: usize) {
     let ended = || cluster.nodes.log(1).matches("a run of repair has ended").count();
