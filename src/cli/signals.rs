@@ -50,10 +50,7 @@ async fn terminated() {
 
 #[cfg(unix)]
 async fn hung_up() {
-    use std::sync::OnceLock;
-    // The first answer counts: from then on there is a handler.
-    static HEEDS: OnceLock<bool> = OnceLock::new();
-    match HEEDS.get_or_init(heeds_hangup) {
+    match heeds_hangup() {
         true => heard(tokio::signal::unix::SignalKind::hangup()).await,
         false => std::future::pending().await,
     }

@@ -101,8 +101,8 @@ fn a_home_whose_last_node_is_still_dying_is_waited_for_and_no_longer() {
 
 // ---- ports ----
 
-/// A node that runs; it ends with this.
-struct Running(Child);
+/// A process that runs, a node or another; it ends with this.
+pub struct Running(pub Child);
 
 impl Running {
     /// Waits until it listens; the answer is the port.

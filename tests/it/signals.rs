@@ -17,7 +17,8 @@ use std::{
 };
 
 use crate::{
-    cluster::{Answer, Cluster, Nodes, PROGRAM, ends, finish, objects, text},
+    cluster::{Answer, Cluster, Nodes, PROGRAM, ends, finish, objects, text, wait_for},
+    homes::Running,
     tasks::{coordinator, no_task_is_in_hand, picture, send, worker_at},
 };
 
@@ -142,18 +143,16 @@ fn a_shell_that_waits_at_its_prompt_ends_by_a_signal_and_leaves_the_terminal_as_
         let mut command = Command::new("env");
         command.arg(HEEDED).arg(shell.get_program()).args(shell.get_args());
         let end = || seen.try_clone().expect("another");
-        let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("it runs");
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("it runs");
+        let mut shell = Running(child);
         let shown = shown_until(typing.try_clone().expect("another"), "me> ");
         let editing = modes();
-        send(child.id(), name);
-        let began = Instant::now();
-        let ended = loop {
-            match child.try_wait().expect("it is a child") {
-                None if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(20)),
-                ended => break ended,
-            }
-        };
-        let _ = child.kill();
+        send(shell.0.id(), name);
+        let mut ended = None;
+        wait_for("the end of the shell", PATIENCE, || {
+            ended = shell.0.try_wait().expect("it is a child");
+            ended.is_some()
+        });
         assert_eq!(ended.and_then(|status| status.code()), Some(130), "{name}: {shown}");
         assert_ne!(before, editing, "it edits lines itself");
         assert_eq!(before, modes(), "{name}");
